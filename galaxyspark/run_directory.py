@@ -1,0 +1,138 @@
+"""The run directory: where each stage finds its input, and how it publishes its output.
+
+A stage writes into a staging directory inside the run and publishes by rename. Its manifest,
+``manifests/<stage>.json``, is removed before the first rename and written after the last: a stage without a manifest
+has not been published, and its output is refused. What a failed stage leaves behind is removed by the next attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from galaxyspark import __version__
+from galaxyspark.command_line import to_yaml
+from galaxyspark.errors import UserError
+from galaxyspark.settings import STAGES, RunSettings
+
+_VERSIONS_OF = ("pyspark", "petastorm", "pyarrow", "numpy", "torch", "torchvision", "horovod", "scikit-learn")
+
+
+@dataclass
+class Staging:
+    """An unpublished stage: a directory to write into and the manifest that will be published with it."""
+
+    directory: Path
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        """Where to write the output that is to be ``RUN/<name>``."""
+        return self.directory / name
+
+
+class RunDirectory:
+    """One run of the pipeline on disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def path(self, name: str) -> Path:
+        """Where the published ``name`` (``views``, ``model``, ``metrics.json``, ...) lies."""
+        return self.root / name
+
+    def manifest(self, stage: str) -> dict[str, Any]:
+        """The manifest of a published stage.
+
+        Raises:
+            UserError: The stage has not been published in this run.
+        """
+        file = self._manifest_file(stage)
+        if not file.is_file():
+            raise UserError(
+                f"{self.root}: stage '{stage}' has not been published in this run. "
+                f"Run it first: ./submit.sh {stage} --run {self.root} ..."
+            )
+        content: dict[str, Any] = json.loads(file.read_text())
+        return content
+
+    def published(self) -> dict[str, dict[str, Any]]:
+        """The manifests of all published stages, in the order of the pipeline."""
+        return {stage: self.manifest(stage) for stage in STAGES if self._manifest_file(stage).is_file()}
+
+    @contextmanager
+    def stage(self, name: str, settings: RunSettings, inputs: Mapping[str, str]) -> Iterator[Staging]:
+        """Run the body with a staging directory and publish what it wrote there when it ends without an error.
+
+        Args:
+            name: The stage, one of ``STAGES``.
+            settings: Saved with the run: in the manifest and as ``settings/<stage>.yaml``.
+            inputs: What the stage reads: the ``id`` of the manifests of earlier stages, paths of images and labels.
+        """
+        self._remove_leftovers(name)
+        staging = Staging(self.root / f".staging-{name}-{uuid.uuid4().hex[:8]}")
+        staging.directory.mkdir(parents=True)
+        start = time.perf_counter()
+        try:
+            yield staging
+            staging.manifest = {
+                "stage": name,
+                "id": uuid.uuid4().hex,
+                "published": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "duration_s": round(time.perf_counter() - start, 2),
+                "inputs": dict(inputs),
+                "versions": versions(),
+                **staging.manifest,
+            }
+            self._publish(name, staging, to_yaml(settings))
+        finally:
+            shutil.rmtree(staging.directory, ignore_errors=True)
+
+    def _publish(self, stage: str, staging: Staging, settings_yaml: str) -> None:
+        self._manifest_file(stage).unlink(missing_ok=True)
+        for new in sorted(staging.directory.iterdir()):
+            published = self.path(new.name)
+            if published.exists():
+                os.rename(published, self.root / f".replaced-{stage}-{uuid.uuid4().hex[:8]}")
+            os.rename(new, published)
+        write_atomically(self.path("settings") / f"{stage}.yaml", settings_yaml)
+        write_atomically(self._manifest_file(stage), json.dumps(staging.manifest, indent=2))
+        self._remove_leftovers(stage)
+
+    def _remove_leftovers(self, stage: str) -> None:
+        for pattern in (f".staging-{stage}-*", f".replaced-{stage}-*"):
+            for leftover in self.root.glob(pattern):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    def _manifest_file(self, stage: str) -> Path:
+        return self.root / "manifests" / f"{stage}.json"
+
+
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part: temporary file, fsync, rename."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
+    with open(temporary, "wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the results depend on, by package name."""
+    return {
+        "galaxyspark": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _VERSIONS_OF},
+    }

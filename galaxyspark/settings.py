@@ -1,0 +1,194 @@
+"""Every setting of every job, with its unit, its range and its default.
+
+A job's settings are a few of its own (``run``, ``images``, ``seed``, ...) and sections that belong to a stage. A YAML
+file has that shape: shared settings at the top, one section a stage. On the command line every setting is a flag
+without its section's name (``train: {epochs: 3}`` is ``--epochs 3``), so a flag means the same in one job and in the
+whole pipeline. ``galaxyspark.command_line`` turns YAML and flags into these classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from tyro.conf import OmitArgPrefixes
+
+STAGES = ("simulate", "augment", "train", "extract", "classify", "report", "predict")
+"""The stages in the order the pipeline runs them."""
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateSettings:
+    """Simulated galaxies."""
+
+    __pydantic_config__ = _STRICT
+
+    num_galaxies: Annotated[int, Field(ge=1, le=900_000)] = 1_000
+    """Galaxies with votes, written to RUN/simulated/images and RUN/simulated/labels.csv."""
+    num_unlabelled: Annotated[int, Field(ge=0, le=900_000)] = 100
+    """Further galaxies without votes, written to RUN/simulated/unlabelled, to classify afterwards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSettings:
+    """From images to views."""
+
+    __pydantic_config__ = _STRICT
+
+    view_size_px: Annotated[int, Field(ge=32, le=512)] = 112
+    """Side of a stored view in pixels. 224 is GoogLeNet's own; 112 is four times as fast and loses little."""
+    field_of_view: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the image's side that a view shows at zoom 1, around the centre."""
+    colour_strength: Annotated[float, Field(ge=0, le=2)] = 0.1
+    """Standard deviation of the colour perturbation, in units of the training images' own along each RGB axis."""
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 90
+    """Quality of the stored JPEG views."""
+    split_fractions: tuple[float, float, float] = (0.90, 0.05, 0.05)
+    """Shares of galaxies in train, validation and test; they add up to 1."""
+    allow_unmatched: bool = False
+    """Leave out images without a label and labels without an image, instead of refusing the input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Fine-tuning GoogLeNet."""
+
+    __pydantic_config__ = _STRICT
+
+    weights: str = "imagenet"
+    """Where training starts: imagenet (torchvision's), none (from scratch) or a .safetensors file of another run."""
+    epochs: Annotated[int, Field(ge=1)] = 30
+    """Passes over all views of the training split."""
+    max_minutes: Annotated[float, Field(ge=0)] = 0.0
+    """Plan fewer steps where the epochs would take longer than this, in minutes; 0 sets no limit."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Views in one step of one rank."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of AdamW for one rank; multiplied by the square root of the number of ranks."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """AdamW's weight decay."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the target that is spread evenly over the classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractSettings:
+    """Features and class probabilities of the views."""
+
+    __pydantic_config__ = _STRICT
+
+    train_views: Annotated[int, Field(ge=1, le=16)] = 4
+    """Views of each training galaxy to extract, from view 0 on; validation and test always get all 16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifySettings:
+    """The support vector machine on the features."""
+
+    __pydantic_config__ = _STRICT
+
+    svm_c: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
+    """Values of the SVM's C to choose from, on the validation split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings:
+    """The catalogue of new images."""
+
+    __pydantic_config__ = _STRICT
+
+    predict_views: Annotated[int, Field(ge=1, le=16)] = 1
+    """Views of each new image to average over, from view 0 on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What every job has."""
+
+    __pydantic_config__ = _STRICT
+
+    run: Path
+    """Run directory: every stage reads from it and publishes into it."""
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of everything random."""
+    verbose: bool = False
+    """Show the logs of Spark and Horovod, and Python's warnings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateJob(RunSettings):
+    """Make simulated galaxies, laid out as the Galaxy Zoo challenge has them."""
+
+    simulate: Annotated[SimulateSettings, OmitArgPrefixes] = field(default_factory=SimulateSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentJob(RunSettings):
+    """Decode every image and write 16 views of it as petastorm Parquet, split by galaxy."""
+
+    images: str
+    """Folder of JPEG or PNG images named <GalaxyID>.jpg; any path Spark reads (local, hdfs://, s3a://)."""
+    labels: str
+    """CSV file: GalaxyID and the challenge's 37 vote fractions, or GalaxyID,label."""
+    augment: Annotated[AugmentSettings, OmitArgPrefixes] = field(default_factory=AugmentSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob(RunSettings):
+    """Fine-tune GoogLeNet on the views with Horovod; start it with horovodrun."""
+
+    train: Annotated[TrainSettings, OmitArgPrefixes] = field(default_factory=TrainSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractJob(RunSettings):
+    """Turn views into GoogLeNet's 1,024 features and class probabilities."""
+
+    extract: Annotated[ExtractSettings, OmitArgPrefixes] = field(default_factory=ExtractSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyJob(RunSettings):
+    """Fit the SVM on the features and measure it and the network on validation and test galaxies."""
+
+    classify: Annotated[ClassifySettings, OmitArgPrefixes] = field(default_factory=ClassifySettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportJob(RunSettings):
+    """Write the page that shows the run: RUN/report/index.html."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictJob(RunSettings):
+    """Classify images that nobody has labelled into a catalogue, one row an image."""
+
+    new_images: str
+    """Folder of images to classify; any path Spark reads."""
+    predict: Annotated[PredictSettings, OmitArgPrefixes] = field(default_factory=PredictSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineJob(RunSettings):
+    """Run every stage, on your galaxies or, without --images and --labels, on simulated ones."""
+
+    images: str = ""
+    """Folder of labelled images; any path Spark reads. Empty: simulate galaxies first."""
+    labels: str = ""
+    """CSV file of their votes or labels."""
+    new_images: str = ""
+    """Folder of images to classify at the end. Empty: the catalogue lists --images themselves."""
+    ranks: Annotated[int, Field(ge=1)] = 2
+    """Horovod processes that train together on this machine."""
+    start_at: Literal["simulate", "augment", "train", "extract", "classify", "report", "predict"] = "simulate"
+    """First stage to run; the earlier ones must have been published in this run."""
+    simulate: Annotated[SimulateSettings, OmitArgPrefixes] = field(default_factory=SimulateSettings)
+    augment: Annotated[AugmentSettings, OmitArgPrefixes] = field(default_factory=AugmentSettings)
+    train: Annotated[TrainSettings, OmitArgPrefixes] = field(default_factory=TrainSettings)
+    extract: Annotated[ExtractSettings, OmitArgPrefixes] = field(default_factory=ExtractSettings)
+    classify: Annotated[ClassifySettings, OmitArgPrefixes] = field(default_factory=ClassifySettings)
+    predict: Annotated[PredictSettings, OmitArgPrefixes] = field(default_factory=PredictSettings)

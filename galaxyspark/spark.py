@@ -1,0 +1,65 @@
+"""The Spark session of a job and its progress bar."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa  # noqa: F401  (petastorm asks that pyarrow be imported before torch, which jobs import later)
+from pyspark.sql import SparkSession
+from tqdm import tqdm
+
+_SETTINGS = {
+    # Images are large: 64 of them make an Arrow batch of about a megabyte.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
+    # One open writer per split, so that rows full of pixels are not sorted by split before they are written.
+    "spark.sql.maxConcurrentOutputFileWriters": "3",
+    # An input partition is as many images as its bytes say; opening a file counts for nothing.
+    "spark.sql.files.openCostInBytes": "0",
+    # A missing or unreadable file is for us to quarantine, not for Spark to pass over.
+    "spark.sql.files.ignoreMissingFiles": "false",
+}
+
+
+def start_session(name: str, verbose: bool = False) -> SparkSession:
+    """The session that spark-submit prepared, or a local one on all cores where a job is started as plain Python."""
+    builder = SparkSession.builder.appName(f"galaxyspark {name}")
+    if not verbose:
+        builder = builder.config("spark.executorEnv.PYTHONWARNINGS", "ignore")
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("WARN" if verbose else "ERROR")
+    for key, value in _SETTINGS.items():
+        spark.conf.set(key, value)
+    return spark
+
+
+@contextmanager
+def progress(spark: SparkSession, description: str) -> Iterator[None]:
+    """Show one bar over the tasks of all Spark jobs that the body starts."""
+    group = f"galaxyspark-{description}"
+    context = spark.sparkContext
+    context.setJobGroup(group, description)
+    done = threading.Event()
+    with tqdm(desc=description, unit="task", mininterval=0.5, leave=True) as bar:
+        watcher = threading.Thread(target=_follow, args=(spark, group, bar, done), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+
+
+def _follow(spark: SparkSession, group: str, bar: tqdm, done: threading.Event) -> None:
+    tracker = spark.sparkContext.statusTracker()
+    while True:
+        finished = done.wait(0.5)
+        jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
+        stages = [tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds]
+        bar.total = sum(stage.numTasks for stage in stages if stage)
+        bar.n = sum(stage.numCompletedTasks for stage in stages if stage)
+        bar.refresh()
+        if finished:
+            return

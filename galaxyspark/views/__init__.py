@@ -1,0 +1,1 @@
+"""Pixels: one image in, its 16 views out. Nothing here knows of Spark or torch."""

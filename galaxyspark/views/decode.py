@@ -1,0 +1,49 @@
+"""From the bytes of an image file to pixels, or to the reason why not."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_PADDING = b"\x00\xff\n\r "
+
+
+class UnreadableImage(ValueError):
+    """The bytes are not an image we can use; the message is the reason that quarantine records."""
+
+
+def decode_image(content: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG or PNG file.
+
+    Args:
+        content: The file's bytes.
+
+    Returns:
+        Pixels 0-255, shape (height, width, 3), colour order BGR (OpenCV's own).
+
+    Raises:
+        UnreadableImage: Empty, neither JPEG nor PNG, cut off before its end marker, or broken inside.
+    """
+    if not content:
+        raise UnreadableImage("empty file")
+    if content.startswith(_JPEG_START):
+        complete = content.rstrip(_PADDING).endswith(_JPEG_END)
+    elif content.startswith(_PNG_START):
+        complete = content.rstrip(_PADDING).endswith(_PNG_END)
+    else:
+        raise UnreadableImage("not a JPEG or PNG image")
+    if not complete:
+        raise UnreadableImage("truncated image")
+    pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise UnreadableImage("image cannot be decoded")
+    return pixels  # type: ignore[return-value]
+
+
+def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """Encode pixels 0-255 of shape (height, width, 3), colour order BGR, as JPEG of the given quality (0-100)."""
+    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return encoded.tobytes()

@@ -129,6 +129,11 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     os.replace(temporary, file)
 
 
+def file_url(path: Path) -> str:
+    """The path as Spark and petastorm take it: neither of them undoes the quoting of ``Path.as_uri``."""
+    return f"file://{path}"
+
+
 def versions() -> dict[str, str]:
     """Versions of what the results depend on, by package name."""
     return {

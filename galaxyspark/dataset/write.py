@@ -26,7 +26,7 @@ from galaxyspark.dataset.inputs import (
 from galaxyspark.dataset.schema import views_schema
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import SPLITS, split_of
-from galaxyspark.run_directory import RunDirectory
+from galaxyspark.run_directory import RunDirectory, file_url
 from galaxyspark.settings import AugmentJob
 from galaxyspark.spark import progress
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe
@@ -140,7 +140,7 @@ def _in_order(make_views, columns, batches):  # type: ignore[no-untyped-def]
 
 def write_views(spark: SparkSession, views_df: DataFrame, path: Path, schema: Unischema) -> None:
     """Write the petastorm dataset, a directory per split. JPEG bytes do not shrink, so Parquet leaves them as they are."""
-    url = path.as_uri()
+    url = file_url(path)
     with materialize_dataset(spark, url, schema, ROW_GROUP_MB):
         views_df.write.partitionBy("split").option("compression", "none").parquet(url)
 
@@ -153,7 +153,7 @@ def quarantine(
     What is missing from the written views is what was lost, whatever the cause: so in = out + quarantined holds by
     construction, and retried tasks cannot count an image twice.
     """
-    written_df = spark.read.parquet(views_path.as_uri()).where("view = 0").select("galaxy_id")
+    written_df = spark.read.parquet(file_url(views_path)).where("view = 0").select("galaxy_id")
     missing_df = images_df.join(written_df, "galaxy_id", "left_anti").cache()
     bad_label_df = missing_df.join(labels.unusable_df, "galaxy_id")
     no_label_df = missing_df.join(labels.galaxies_df, "galaxy_id", "left_anti").join(
@@ -165,7 +165,7 @@ def quarantine(
     if unreadable:
         content_df = spark.read.format("binaryFile").load(unreadable).withColumn("galaxy_id", galaxy_id_of_path())
         reasons_df = reasons_df.union(content_df.mapInArrow(reasons_of_batches, _QUARANTINE_COLUMNS))
-    reasons_df.coalesce(1).write.parquet(quarantine_path.as_uri())
+    reasons_df.coalesce(1).write.parquet(file_url(quarantine_path))
     return missing_df.count()
 
 
@@ -173,7 +173,7 @@ def _counts(
     spark: SparkSession, views_path: Path, labels: Labels, num_images: int, num_quarantined: int
 ) -> dict[str, Any]:
     """Counts for the manifest; the galaxies of each class in each split are those of view 0."""
-    views_df = spark.read.parquet(views_path.as_uri())
+    views_df = spark.read.parquet(file_url(views_path))
     rows = views_df.groupBy("split", "label").agg(F.count_if(F.col("view") == 0).alias("galaxies"), F.count("*").alias("views"))
     galaxies = {split: dict.fromkeys(labels.classes, 0) for split in SPLITS}
     views = dict.fromkeys(SPLITS, 0)

@@ -1,0 +1,1 @@
+"""From views to features and class probabilities, at scale: one pandas UDF around one pure function."""

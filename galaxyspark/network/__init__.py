@@ -1,0 +1,1 @@
+"""GoogLeNet: built, trained with Horovod, saved and loaded without pickle."""

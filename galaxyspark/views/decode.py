@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -47,3 +50,28 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     """Encode pixels 0-255 of shape (height, width, 3), colour order BGR, as JPEG of the given quality (0-100)."""
     _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return encoded.tobytes()
+
+
+def decode_views(jpegs: Sequence[bytes], threads: Executor | None = None) -> NDArray[np.uint8]:
+    """Decode views of equal size into one array.
+
+    Args:
+        jpegs: JPEG files that ``encode_jpeg`` made.
+        threads: Where to decode, outside Python's global lock; None decodes here.
+
+    Returns:
+        Pixels 0-255, shape (views, size, size, 3), colour order RGB.
+    """
+    first = _decode_rgb(jpegs[0])
+    views = np.empty((len(jpegs), *first.shape), dtype=np.uint8)
+
+    def decode_into(position: int) -> None:
+        views[position] = _decode_rgb(jpegs[position])
+
+    for _ in (threads.map if threads else map)(decode_into, range(len(jpegs))):
+        pass
+    return views
+
+
+def _decode_rgb(jpeg: bytes) -> NDArray[np.uint8]:
+    return cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[return-value]

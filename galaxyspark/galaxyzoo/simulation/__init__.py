@@ -1,7 +1,8 @@
 """Simulated galaxies in the form of the Galaxy Zoo challenge: SDSS-like colour frames with volunteers' votes.
 
-A frame is made in four steps, one module each: ``population`` draws what is in it, ``light`` draws that as surface
-brightness, ``survey`` observes it, and ``volunteers`` lets a panel answer the questions of the decision tree.
+A frame is made in four steps, one module each: ``population`` draws what is in it, ``light`` draws that as
+surface brightness, ``survey`` observes it, and ``volunteers`` lets a panel answer the questions of the
+decision tree.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class SimulatedGalaxy:
 
 
 def simulate_galaxy(galaxy_id: str, seed: int) -> SimulatedGalaxy:
-    """Simulate one galaxy; the result depends on ``galaxy_id`` and ``seed`` (0 or more) alone, wherever it runs."""
+    """Simulate one galaxy; ``galaxy_id`` and ``seed`` (0 or more) alone decide the result, anywhere."""
     digest = hashlib.sha256(galaxy_id.encode()).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest[:16], "big")])
     scene = draw_scene(rng)

@@ -1,7 +1,7 @@
-"""The light that reaches the telescope: a scene drawn as surface brightness in the g, r and i bands, before seeing.
+"""The light above the atmosphere: a scene drawn as surface brightness in the g, r and i bands.
 
-Smooth profiles are GalSim's; arms, rings, dust and tidal tails are patterns laid over them on the pixel grid. Each
-component is drawn once, at unit flux, and then added to the three bands in the ratios of its colour.
+Smooth profiles are GalSim's; arms, rings, dust and tidal tails are patterns laid over them on the pixel grid.
+Each component is drawn once, at unit flux, and then added to the three bands in the ratios of its colour.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from galaxyspark.galaxyzoo.simulation.population import (
     PIXEL_SCALE_ARCSEC,
     Arms,
+    Bar,
     BrightStar,
     Companion,
     Galaxy,
@@ -26,7 +27,7 @@ from galaxyspark.galaxyzoo.simulation.population import (
 
 Map = NDArray[np.float32]
 
-# A tenth of GalSim's default accuracy, far below the sky noise, draws several times faster.
+# Coarser than GalSim's defaults and several times faster; the errors stay below the sky noise.
 _ACCURACY = galsim.GSParams(folding_threshold=2e-2, maxk_threshold=2e-2, kvalue_accuracy=1e-3)
 
 SKY_NANOMAGGIES_PER_PX = np.array([0.275, 0.69, 1.32], dtype=np.float32)
@@ -59,12 +60,12 @@ def draw_light(scene: Scene, rng: np.random.Generator) -> Map:
 def nanomaggies(magnitude: float, colour: float, star: bool = False) -> Map:
     """Fluxes in g, r, i of a source of the given r magnitude and g - r colour, shape (3,).
 
-    r - i follows g - r as for galaxies at low redshift; for stars as along the stellar locus, which bends sharply
-    redwards for dwarfs beyond g - r = 1.3 (Ivezic et al. 2004).
+    r - i follows g - r as for galaxies at low redshift; for stars as along the stellar locus, which bends
+    sharply redwards for dwarfs beyond g - r = 1.3 (Ivezic et al. 2004).
     """
     r_minus_i = 0.42 * colour + 0.03
     if star and colour > 1.3:
-        r_minus_i += 6.0 * (colour - 1.3)
+        r_minus_i += 4.0 * (colour - 1.3)
     magnitudes = np.array([magnitude + colour, magnitude, magnitude - r_minus_i])
     return np.asarray(10.0 ** (-0.4 * (magnitudes - 22.5)), dtype=np.float32)
 
@@ -73,7 +74,7 @@ def _draw_galaxy(galaxy: Galaxy, size_px: int, rng: np.random.Generator) -> Map:
     bar_share = galaxy.bar.light_share if galaxy.bar else 0.0
     old_stars = galaxy.bulge_share * _draw_bulge(galaxy, size_px)
     if galaxy.bar:
-        old_stars = old_stars + bar_share * _draw_bar(galaxy, size_px)
+        old_stars = old_stars + bar_share * _draw_bar(galaxy.bar, galaxy, size_px)
     light = old_stars[..., None] * nanomaggies(galaxy.magnitude, galaxy.bulge_colour)
     disk_share = 1.0 - galaxy.bulge_share - bar_share
     if disk_share > 0.0:
@@ -88,12 +89,18 @@ def _draw_galaxy(galaxy: Galaxy, size_px: int, rng: np.random.Generator) -> Map:
 
 
 def _draw_profile(
-    profile: Any, axis_ratio: float, angle_deg: float, size_px: int, offset_px: tuple[float, float] = (0.0, 0.0)
+    profile: Any,
+    axis_ratio: float,
+    angle_deg: float,
+    size_px: int,
+    offset_px: tuple[float, float] = (0.0, 0.0),
 ) -> Map:
-    """Draw a round GalSim profile, flattened along one axis and turned, with unit flux on the frame's pixels."""
+    """Draw a round GalSim profile, flattened along one axis and turned, with unit flux."""
     inclined = profile.transform(1.0, 0.0, 0.0, axis_ratio).rotate(angle_deg * galsim.degrees).withFlux(1.0)
-    image = inclined.drawImage(nx=size_px, ny=size_px, scale=PIXEL_SCALE_ARCSEC, offset=offset_px, dtype=np.float32)
-    return np.maximum(image.array, 0.0)
+    image = inclined.drawImage(
+        nx=size_px, ny=size_px, scale=PIXEL_SCALE_ARCSEC, offset=offset_px, dtype=np.float32
+    )
+    return np.asarray(np.maximum(image.array, 0.0), dtype=np.float32)
 
 
 def _draw_bulge(galaxy: Galaxy, size_px: int) -> Map:
@@ -107,11 +114,12 @@ def _draw_bulge(galaxy: Galaxy, size_px: int) -> Map:
     return _draw_profile(profile, axis_ratio, galaxy.position_angle_deg, size_px)
 
 
-def _draw_bar(galaxy: Galaxy, size_px: int) -> Map:
-    assert galaxy.bar is not None
-    length = galaxy.bar.half_length * galaxy.half_light_radius_arcsec
-    bar = galsim.Gaussian(half_light_radius=0.6 * length, gsparams=_ACCURACY).transform(1.0, 0.0, 0.0, 0.28)
-    in_plane = bar.rotate(galaxy.bar.angle_deg * galsim.degrees)
+def _draw_bar(bar: Bar, galaxy: Galaxy, size_px: int) -> Map:
+    length = bar.half_length * galaxy.half_light_radius_arcsec
+    profile = galsim.Gaussian(half_light_radius=0.6 * length, gsparams=_ACCURACY).transform(
+        1.0, 0.0, 0.0, 0.24
+    )
+    in_plane = profile.rotate(bar.angle_deg * galsim.degrees)
     return _draw_profile(in_plane, galaxy.axis_ratio, galaxy.position_angle_deg, size_px)
 
 
@@ -130,7 +138,7 @@ def _draw_disk(galaxy: Galaxy, size_px: int, rng: np.random.Generator) -> tuple[
         young_share = 0.8 * galaxy.lopsidedness
     if young_share == 0.0:
         return young, disk
-    clumpiness = 0.6 if galaxy.lopsidedness > 0.0 else 0.2
+    clumpiness = 0.4 if galaxy.lopsidedness > 0.0 else 0.12
     young = _with_clumps(young / young.sum(), clumpiness, rng)
     return young_share * young, (1.0 - young_share) * disk
 
@@ -142,13 +150,13 @@ def _draw_smooth_disk(galaxy: Galaxy, size_px: int) -> Map:
         return _draw_profile(profile, galaxy.axis_ratio, galaxy.position_angle_deg, size_px)
     inclination = 88.0 * galsim.degrees
     edge_on = galsim.InclinedExponential(
-        inclination, half_light_radius=radius, scale_h_over_r=0.6 * galaxy.axis_ratio, gsparams=_ACCURACY
+        inclination, half_light_radius=radius, scale_h_over_r=0.75 * galaxy.axis_ratio, gsparams=_ACCURACY
     )
     return _draw_profile(edge_on, 1.0, galaxy.position_angle_deg, size_px)
 
 
 def plane_coordinates(galaxy: Galaxy, size_px: int) -> tuple[Map, Map]:
-    """Radius (in half-light radii) and azimuth (radians from the major axis) of every pixel, in the galaxy's plane."""
+    """Radius (half-light radii) and azimuth (radians from the major axis) of every pixel, in the disk."""
     y, x = np.indices((size_px, size_px), dtype=np.float32) - np.float32((size_px - 1) / 2.0)
     angle = np.float32(np.radians(galaxy.position_angle_deg))
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -160,7 +168,11 @@ def plane_coordinates(galaxy: Galaxy, size_px: int) -> tuple[Map, Map]:
 def _arm_pattern(arms: Arms, radius: Map, azimuth: Map, rng: np.random.Generator) -> Map:
     """How much brighter than the smooth disk the arms are at every pixel (arbitrary scale)."""
     unwound = np.log(radius + 0.05) / np.tan(np.radians(arms.pitch_deg))
-    wobble = 0.25 * np.sin(2.0 * radius + rng.uniform(0.0, 2.0 * np.pi)) * np.sin(azimuth + rng.uniform(0.0, 2.0 * np.pi))
+    wobble = (
+        0.25
+        * np.sin(2.0 * radius + rng.uniform(0.0, 2.0 * np.pi))
+        * np.sin(azimuth + rng.uniform(0.0, 2.0 * np.pi))
+    )
     crest = np.cos(arms.count * (azimuth - arms.sense * unwound + wobble - np.radians(arms.phase_deg)))
     # Arms fade into the bulge inside, and stand out more against the fainter outer disk.
     envelope = radius**1.2 / (0.25 + radius**1.2) * (0.4 + radius) * np.exp(-((radius / 2.4) ** 4))
@@ -177,10 +189,10 @@ def _with_clumps(light: Map, share: float, rng: np.random.Generator, num_clumps:
 
 
 def _dust_transmission(galaxy: Galaxy, size_px: int) -> Map:
-    """Share of light that passes a dust lane along the major axis, shape (size_px, size_px, 3)."""
+    """Share of light that passes a dust lane beside the major axis, shape (size_px, size_px, 3)."""
     radius, azimuth = plane_coordinates(galaxy, size_px)
     height = radius * np.sin(azimuth)
-    lane = np.exp(-0.5 * (height / 0.45) ** 2) * (np.abs(radius * np.cos(azimuth)) < 1.8)
+    lane = np.exp(-0.5 * ((height - 0.1) / 0.2) ** 2) * np.exp(-((radius * np.cos(azimuth) / 1.8) ** 4))
     depth = galaxy.dust_depth * EXTINCTION_RELATIVE_TO_G
     return np.asarray(np.exp(-lane[..., None] * depth), dtype=np.float32)
 
@@ -194,28 +206,27 @@ def _add_companion(light: Map, galaxy: Galaxy, companion: Companion) -> Map:
         profile, companion.axis_ratio, companion.position_angle_deg, size_px, (offset_x, offset_y)
     )
     flux = nanomaggies(galaxy.magnitude, galaxy.disk_colour)
-    tails = _draw_tails(galaxy, (offset_x, offset_y), size_px)
-    return (
-        (1.0 - companion.tail_share) * light
-        + companion.light_ratio * partner[..., None] * flux
-        + companion.tail_share * tails[..., None] * flux
-    )
+    tails = _draw_tails(galaxy, companion, size_px)
+    added = companion.light_ratio * partner + companion.tail_share * tails
+    return np.asarray((1.0 - companion.tail_share) * light + added[..., None] * flux, dtype=np.float32)
 
 
-def _draw_tails(galaxy: Galaxy, offset_px: tuple[float, float], size_px: int) -> Map:
+def _draw_tails(galaxy: Galaxy, companion: Companion, size_px: int) -> Map:
     """Two tidal tails, curving away from either galaxy on opposite sides; unit flux."""
     reach = 2.8 * galaxy.half_light_radius_arcsec / PIXEL_SCALE_ARCSEC
-    direction = np.arctan2(offset_px[1], offset_px[0])
+    partner = np.array(companion.offset_arcsec) / PIXEL_SCALE_ARCSEC
+    direction = np.arctan2(partner[1], partner[0])
+    bend = np.radians(companion.tail_bend_deg)
     along = np.linspace(0.1, 1.0, 60)
     tails = np.zeros((size_px, size_px), dtype=np.float32)
-    for turn, start in ((np.pi, (0.0, 0.0)), (0.0, offset_px)):
-        angle = direction + turn + 1.6 * along - 0.4
+    for turn, start in ((np.pi, np.zeros(2)), (0.0, partner)):
+        angle = direction + turn + bend * (along - 0.25)
         columns = np.rint(size_px / 2 + start[0] + reach * along * np.cos(angle)).astype(int)
         rows = np.rint(size_px / 2 + start[1] + reach * along * np.sin(angle)).astype(int)
         inside = (columns >= 0) & (columns < size_px) & (rows >= 0) & (rows < size_px)
         np.add.at(tails, (rows[inside], columns[inside]), (1.1 - along[inside]).astype(np.float32))
-    tails = cv2.GaussianBlur(tails, (0, 0), max(1.2, 0.06 * reach))
-    return np.asarray(tails / tails.sum(), dtype=np.float32)
+    blurred = cv2.GaussianBlur(tails, (0, 0), max(1.2, 0.06 * reach))
+    return np.asarray(blurred / blurred.sum(), dtype=np.float32)
 
 
 def _add_neighbour(light: Map, neighbour: Neighbour) -> None:
@@ -243,13 +254,13 @@ def _draw_bright_star(star: BrightStar, size_px: int) -> Map:
     y -= np.float32(star.offset_arcsec[1] / PIXEL_SCALE_ARCSEC)
     radius = np.hypot(x, y) + 1.0
     core = np.exp(-0.5 * (radius - 1.0) ** 2) / (2.0 * np.pi)
-    halo = radius**-2.6 * 0.012
+    halo = radius**-2.6 * 0.006
     angle = np.radians(star.spike_angle_deg)
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    spikes = (np.exp(-0.5 * across**2) + np.exp(-0.5 * along**2)) * radius**-1.7 * 0.01
+    spikes = (np.exp(-1.5 * across**2) + np.exp(-1.5 * along**2)) * radius**-1.9 * 0.010
     flux = nanomaggies(star.magnitude, star.colour, star=True)
     # Scattered light is redder than the star: the halo of the thinned CCDs grows with wavelength.
-    halo_colour = np.array([0.6, 0.8, 1.6], dtype=np.float32)
+    halo_colour = np.array([0.8, 0.9, 1.3], dtype=np.float32)
     return np.asarray(
         (core + spikes)[..., None] * flux + halo[..., None] * flux * halo_colour, dtype=np.float32
     )
@@ -258,10 +269,11 @@ def _draw_bright_star(star: BrightStar, size_px: int) -> Map:
 def _draw_trail(trail: SatelliteTrail, size_px: int) -> Map:
     """A line one pixel wide in a single band, shape (size_px, size_px, 3)."""
     ends = [
-        (round(size_px * (0.5 + column)), round(size_px * (0.5 + row))) for column, row in (trail.start, trail.end)
+        (round(size_px * (0.5 + column)), round(size_px * (0.5 + row)))
+        for column, row in (trail.start, trail.end)
     ]
     line = np.zeros((size_px, size_px), dtype=np.uint8)
-    cv2.line(line, ends[0], ends[1], 255, 2, cv2.LINE_AA)
+    cv2.line(line, ends[0], ends[1], (255.0,), 1, cv2.LINE_AA)
     light = np.zeros((size_px, size_px, 3), dtype=np.float32)
     level = trail.brightness * SKY_NANOMAGGIES_PER_PX[trail.band]
     light[..., trail.band] = line.astype(np.float32) / 255.0 * level

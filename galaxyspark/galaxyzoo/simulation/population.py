@@ -1,8 +1,8 @@
-"""What is in a simulated frame: parameters of the galaxy, its neighbours in the field, and the night it was observed.
+"""What is in a simulated frame: parameters of the galaxy, its neighbours in the field, and the seeing.
 
-Lengths are in arcsec, angles in degrees (counter-clockwise from the image's x axis), brightness in SDSS r magnitudes,
-colours as g - r. The ranges follow the Galaxy Zoo 2 sample (Willett et al. 2013: r < 17, Petrosian R90 > 3 arcsec)
-and were then tuned until the frames resembled the challenge's in brightness and size.
+Lengths are in arcsec, angles in degrees (from the image's x axis towards higher rows), brightness in SDSS r
+magnitudes, colours as g - r. The ranges follow the Galaxy Zoo 2 sample (Willett et al. 2013: r < 17,
+Petrosian R90 > 3 arcsec) and were then tuned until the frames looked like the challenge's.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ FRAME_SIZE_RANGE_PX = (84, 220)
 """Smallest and largest side of a frame at the survey's own pixel scale, before it is enlarged."""
 
 ARTIFACT_SHARE = 0.04
-"""Share of frames showing an artifact; the challenge itself has 0.1 %, too few to demonstrate a class with."""
+"""Share of frames showing an artifact; the challenge itself has 0.1 %, too few to show a class."""
 
 _ARTIFACT_MIX = {"star": 0.40, "satellite trail": 0.35, "frame edge": 0.25}
 
 _GALAXY_MIX = {
-    "elliptical": 0.455,
-    "disk": 0.045,
-    "spiral": 0.250,
-    "barred spiral": 0.095,
+    "elliptical": 0.40,
+    "disk": 0.04,
+    "spiral": 0.28,
+    "barred spiral": 0.10,
     "barred disk": 0.035,
-    "edge-on": 0.075,
-    "ring": 0.015,
-    "merger": 0.018,
-    "disturbed": 0.012,
+    "edge-on": 0.09,
+    "ring": 0.02,
+    "merger": 0.02,
+    "disturbed": 0.015,
 }
 
 KIND_SHARES: dict[str, float] = {
@@ -43,9 +43,11 @@ KIND_SHARES: dict[str, float] = {
 }
 """How often each kind of frame is drawn; the shares add up to 1."""
 
+_KINDS, _SHARES = np.array(list(KIND_SHARES)), np.array(list(KIND_SHARES.values()))
+
 ARTIFACT_KINDS: frozenset[str] = frozenset(_ARTIFACT_MIX)
 
-NEIGHBOURS_PER_SQUARE_ARCMIN = 7.0
+NEIGHBOURS_PER_SQUARE_ARCMIN = 6.5
 """Field stars and galaxies brighter than ``FAINTEST_NEIGHBOUR_MAGNITUDE``, at high Galactic latitude."""
 
 FAINTEST_NEIGHBOUR_MAGNITUDE = 22.2
@@ -53,8 +55,9 @@ FAINTEST_NEIGHBOUR_MAGNITUDE = 22.2
 
 @dataclass(frozen=True)
 class Arms:
-    """Logarithmic spiral arms: how many, pitch angle (10 tight to 30 loose), their share of the disk's light in
-    [0, 1], how narrow they are (exponent of the crest), the sense of winding (+1 or -1) and a starting angle."""
+    """Logarithmic spiral arms: how many, pitch angle (10 tight to 30 loose), their share of the disk's light
+    in [0, 1], how narrow they are (exponent of the crest), the sense of winding (+1 or -1) and a starting
+    angle."""
 
     count: int
     pitch_deg: float
@@ -66,8 +69,8 @@ class Arms:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar in the plane of the disk: half length in disk half-light radii, its share of all light in [0, 1], and its
-    angle from the disk's line of nodes."""
+    """A bar in the plane of the disk: half length in disk half-light radii, its share of all light in [0, 1],
+    and its angle from the disk's line of nodes."""
 
     half_length: float
     light_share: float
@@ -76,8 +79,9 @@ class Bar:
 
 @dataclass(frozen=True)
 class Companion:
-    """The partner in a merger: where it lies from the centre (arcsec), light and size relative to the main galaxy, and
-    the share of the main galaxy's light drawn out into tidal tails."""
+    """The partner in a merger: where it lies from the centre (arcsec), light and size relative to the main
+    galaxy, the share of the main galaxy's light drawn out into tidal tails, and the angle through which the
+    tails bend."""
 
     offset_arcsec: tuple[float, float]
     light_ratio: float
@@ -85,6 +89,7 @@ class Companion:
     axis_ratio: float
     position_angle_deg: float
     tail_share: float
+    tail_bend_deg: float
 
 
 @dataclass(frozen=True)
@@ -125,13 +130,15 @@ class Galaxy:
     @property
     def radius_90_arcsec(self) -> float:
         """Radius holding about 90 % of the light in a circular aperture, like the Petrosian R90."""
-        concentration = 2.3 + 0.5 * self.bulge_share
-        return self.half_light_radius_arcsec * concentration * float(np.sqrt((1.0 + self.axis_ratio**2) / 2.0))
+        concentration = 1.55 + 0.15 * self.bulge_share
+        return (
+            self.half_light_radius_arcsec * concentration * float(np.sqrt(0.75 + 0.25 * self.axis_ratio**2))
+        )
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another source in the field; a star where ``half_light_radius_arcsec`` is 0. Offsets from the frame's centre."""
+    """Another source in the field; a star where ``half_light_radius_arcsec`` is 0. Offset from the centre."""
 
     offset_arcsec: tuple[float, float]
     magnitude: float
@@ -153,9 +160,10 @@ class BrightStar:
 
 @dataclass(frozen=True)
 class SatelliteTrail:
-    """A straight trail; the bands are exposed minutes apart, so it shows in one band alone (0, 1, 2 for g, r, i).
+    """A straight trail, in one band alone (0, 1, 2 for g, r, i) as the bands are exposed minutes apart.
 
-    It runs from ``start`` to ``end`` (in frame sides, from -1 to 1) and adds ``brightness`` sky levels at its crest.
+    It runs from ``start`` to ``end`` (in frame sides, from -1 to 1) and adds ``brightness`` sky levels at its
+    crest.
     """
 
     start: tuple[float, float]
@@ -166,8 +174,8 @@ class SatelliteTrail:
 
 @dataclass(frozen=True)
 class FrameEdge:
-    """Where the survey's data end: everything further than ``distance`` (in frame sides) from the frame's centre in
-    the direction ``angle_deg`` is missing."""
+    """Where the survey's data end: everything further than ``distance`` (in frame sides) from the frame's
+    centre in the direction ``angle_deg`` is missing."""
 
     angle_deg: float
     distance: float
@@ -175,7 +183,7 @@ class FrameEdge:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is drawn into one frame of ``size_px`` x ``size_px`` survey pixels, and the seeing (FWHM, arcsec)."""
+    """All that is drawn into a frame of ``size_px`` x ``size_px`` survey pixels, with seeing as a FWHM."""
 
     galaxy: Galaxy
     neighbours: tuple[Neighbour, ...]
@@ -186,7 +194,7 @@ class Scene:
 
 def draw_scene(rng: np.random.Generator) -> Scene:
     """Draw what one frame shows from the simulated population."""
-    kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
+    kind = str(rng.choice(_KINDS, p=_SHARES))
     galaxy = _draw_galaxy(kind, rng)
     seeing = float(np.clip(rng.normal(1.3, 0.13), 1.0, 1.8))
     side_arcsec = FRAME_SIZE_R90 * float(np.hypot(galaxy.radius_90_arcsec, 0.8 * seeing))
@@ -213,7 +221,9 @@ def _draw_galaxy(kind: str, rng: np.random.Generator) -> Galaxy:
     if kind in ("spiral", "barred spiral"):
         galaxy = replace(galaxy, arms=_draw_arms(rng))
     if kind in ("barred spiral", "barred disk"):
-        galaxy = replace(galaxy, bar=_draw_bar(rng))
+        galaxy = replace(galaxy, bar=_draw_bar(rng), bulge_share=0.5 * galaxy.bulge_share)
+    if kind == "barred disk":
+        galaxy = replace(galaxy, axis_ratio=rng.uniform(0.5, 1.0))
     if kind == "ring":
         galaxy = replace(galaxy, ring_share=rng.uniform(0.45, 0.75), axis_ratio=rng.uniform(0.5, 1.0))
     if kind == "merger":
@@ -224,8 +234,8 @@ def _draw_galaxy(kind: str, rng: np.random.Generator) -> Galaxy:
 
 
 def _magnitude(half_light_radius_arcsec: float, axis_ratio: float, surface_brightness: float) -> float:
-    """Total magnitude of a galaxy with the given mean surface brightness (mag / arcsec^2) within its half-light
-    ellipse."""
+    """Total magnitude of a galaxy with the given mean surface brightness (mag / arcsec^2) within its
+    half-light ellipse."""
     return float(surface_brightness - 2.5 * np.log10(2.0 * np.pi * half_light_radius_arcsec**2 * axis_ratio))
 
 
@@ -241,7 +251,8 @@ def _draw_elliptical(kind: str, rng: np.random.Generator) -> Galaxy:
         position_angle_deg=rng.uniform(0.0, 180.0),
         bulge_share=1.0,
         sersic_index=float(rng.choice([2.0, 2.5, 3.0, 4.0])),
-        bulge_colour=rng.normal(0.88, 0.09),
+        # Most are red and dead; some small ones still form stars.
+        bulge_colour=rng.normal(0.88, 0.09) if rng.random() < 0.85 else rng.normal(0.55, 0.1),
         disk_colour=0.8,
     )
 
@@ -263,13 +274,15 @@ def _draw_disk(kind: str, rng: np.random.Generator) -> Galaxy:
         bulge_share=bulge_share,
         sersic_index=float(rng.choice([1.0, 2.0, 3.0])),
         bulge_colour=rng.normal(0.82, 0.08),
-        disk_colour=float(np.clip(rng.normal(0.55 + 0.4 * bulge_share, 0.09), 0.3, 0.85)),
+        disk_colour=float(np.clip(rng.normal(0.47 + 0.4 * bulge_share, 0.12), 0.2, 0.85)),
     )
 
 
 def _draw_edge_on(kind: str, rng: np.random.Generator) -> Galaxy:
-    axis_ratio = rng.uniform(0.10, 0.22)
+    axis_ratio = rng.uniform(0.14, 0.28)
     radius = float(np.clip(rng.lognormal(np.log(5.6), 0.3), 3.0, 11.0))
+    # Dust lanes are noticed in large galaxies, where the seeing does not wash them out.
+    has_dust_lane = radius > 5.5 and rng.random() < 0.6
     return Galaxy(
         kind=kind,
         magnitude=_magnitude(radius, axis_ratio, rng.normal(20.7, 0.4)),
@@ -279,8 +292,8 @@ def _draw_edge_on(kind: str, rng: np.random.Generator) -> Galaxy:
         bulge_share=rng.uniform(0.1, 0.35) if rng.random() < 0.6 else 0.0,
         sersic_index=float(rng.choice([1.0, 2.0])),
         bulge_colour=rng.normal(0.9, 0.08),
-        disk_colour=rng.normal(0.66, 0.12),
-        dust_depth=rng.uniform(0.8, 2.0) if rng.random() < 0.3 else 0.0,
+        disk_colour=rng.normal(0.6, 0.14),
+        dust_depth=rng.uniform(2.0, 4.5) if has_dust_lane else 0.0,
     )
 
 
@@ -288,8 +301,8 @@ def _draw_arms(rng: np.random.Generator) -> Arms:
     return Arms(
         count=int(rng.choice([1, 2, 3, 4, 5], p=[0.06, 0.64, 0.15, 0.08, 0.07])),
         pitch_deg=rng.uniform(9.0, 30.0),
-        light_share=rng.uniform(0.2, 0.75),
-        sharpness=rng.uniform(1.0, 3.5),
+        light_share=rng.uniform(0.15, 0.65),
+        sharpness=rng.uniform(0.8, 2.8),
         sense=int(rng.choice([-1, 1])),
         phase_deg=rng.uniform(0.0, 360.0),
     )
@@ -297,7 +310,9 @@ def _draw_arms(rng: np.random.Generator) -> Arms:
 
 def _draw_bar(rng: np.random.Generator) -> Bar:
     return Bar(
-        half_length=rng.uniform(0.45, 0.85), light_share=rng.uniform(0.12, 0.3), angle_deg=rng.uniform(0.0, 180.0)
+        half_length=rng.uniform(0.65, 1.1),
+        light_share=rng.uniform(0.12, 0.32),
+        angle_deg=rng.uniform(0.0, 180.0),
     )
 
 
@@ -309,7 +324,8 @@ def _draw_companion(half_light_radius_arcsec: float, rng: np.random.Generator) -
         size_ratio=rng.uniform(0.4, 0.9),
         axis_ratio=rng.uniform(0.4, 1.0),
         position_angle_deg=rng.uniform(0.0, 180.0),
-        tail_share=rng.uniform(0.1, 0.4),
+        tail_share=rng.uniform(0.1, 0.35),
+        tail_bend_deg=float(rng.choice([-1.0, 1.0])) * rng.uniform(30.0, 130.0),
     )
 
 
@@ -317,16 +333,19 @@ def _draw_neighbours(side_arcsec: float, rng: np.random.Generator) -> tuple[Neig
     expected = NEIGHBOURS_PER_SQUARE_ARCMIN * (side_arcsec / 60.0) ** 2
     neighbours = []
     for _ in range(rng.poisson(expected * rng.lognormal(0.0, 0.35))):
-        # Counts rise as 10^(0.3 m): fainter neighbours are more numerous.
-        magnitude = max(FAINTEST_NEIGHBOUR_MAGNITUDE + np.log10(1.0 - rng.random()) / 0.3, 14.5)
-        offset_x, offset_y = rng.uniform(-0.5, 0.5, size=2) * side_arcsec
         is_star = rng.random() < 0.55
+        # Counts rise as 10^(0.35 m): fainter neighbours are more numerous.
+        magnitude = FAINTEST_NEIGHBOUR_MAGNITUDE + np.log10(1.0 - rng.random()) / 0.35
+        magnitude = max(magnitude, 15.5 if is_star else 17.0)
+        offset_x, offset_y = rng.uniform(-0.5, 0.5, size=2) * side_arcsec
         neighbours.append(
             Neighbour(
                 offset_arcsec=(offset_x, offset_y),
                 magnitude=magnitude,
                 colour=_draw_star_colour(rng) if is_star else rng.normal(0.8, 0.3),
-                half_light_radius_arcsec=0.0 if is_star else rng.lognormal(np.log(0.9), 0.3) * 1.12 ** (21.0 - magnitude),
+                half_light_radius_arcsec=0.0
+                if is_star
+                else rng.lognormal(np.log(0.9), 0.3) * 1.2 ** (21.0 - magnitude),
                 axis_ratio=rng.uniform(0.3, 1.0),
                 position_angle_deg=rng.uniform(0.0, 180.0),
             )
@@ -336,7 +355,7 @@ def _draw_neighbours(side_arcsec: float, rng: np.random.Generator) -> tuple[Neig
 
 def _draw_star_colour(rng: np.random.Generator) -> float:
     """g - r of a field star: blue turn-off stars, or red dwarfs."""
-    return float(rng.normal(0.45, 0.15) if rng.random() < 0.5 else rng.normal(1.4, 0.1))
+    return float(rng.normal(0.45, 0.15) if rng.random() < 0.6 else rng.normal(1.35, 0.1))
 
 
 def _draw_artifact(
@@ -346,8 +365,8 @@ def _draw_artifact(
         distance, direction = side_arcsec * rng.uniform(0.0, 0.12), rng.uniform(0.0, 2.0 * np.pi)
         return BrightStar(
             offset_arcsec=(distance * np.cos(direction), distance * np.sin(direction)),
-            magnitude=rng.uniform(9.5, 12.0),
-            colour=rng.uniform(0.3, 1.2),
+            magnitude=rng.uniform(10.8, 12.8),
+            colour=rng.uniform(0.2, 1.0),
             spike_angle_deg=rng.uniform(0.0, 90.0),
         )
     if kind == "satellite trail":
@@ -358,10 +377,10 @@ def _draw_artifact(
         return SatelliteTrail(
             start=(float(start[0]), float(start[1])),
             end=(float(end[0]), float(end[1])),
-            band=int(rng.choice([0, 1, 2], p=[0.15, 0.7, 0.15])),
-            brightness=rng.uniform(1.0, 5.0),
+            band=int(rng.choice([0, 1, 2], p=[0.04, 0.84, 0.12])),
+            brightness=rng.uniform(0.6, 2.2),
         )
     if kind == "frame edge":
-        angle = 90.0 * rng.integers(4) + rng.normal(0.0, 8.0)
-        return FrameEdge(angle_deg=angle, distance=rng.uniform(-0.05, 0.12))
+        angle = 90.0 * rng.integers(4) + rng.normal(0.0, 4.0)
+        return FrameEdge(angle_deg=angle, distance=rng.uniform(0.0, 0.12))
     return None

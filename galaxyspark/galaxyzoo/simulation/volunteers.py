@@ -30,8 +30,8 @@ def draw_votes(scene: Scene, rng: np.random.Generator) -> NDArray[np.float64]:
     """Let a panel classify the frame.
 
     Returns:
-        Vote shares in [0, 1], shape (37,), in the order of ``VOTE_COLUMNS``. They obey the decision tree exactly,
-        because every volunteer is led through it. Question 6 is asked of all, artifact or not.
+        Vote shares in [0, 1], shape (37,), in the order of ``VOTE_COLUMNS``. They obey the decision tree
+        exactly, because every volunteer is led through it. Question 6 is asked of all, artifact or not.
     """
     panel_size = int(rng.integers(*PANEL_SIZE_RANGE, endpoint=True))
     probabilities = answer_probabilities(scene, opinion=rng.normal(0.0, OPINION_SCATTER))
@@ -44,7 +44,7 @@ def draw_votes(scene: Scene, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def visibility(scene: Scene) -> float:
-    """How well detail in the galaxy can be made out, from 0 (a faint or blurred patch) to 1 (large and bright)."""
+    """How well detail in the galaxy can be made out: from 0, a faint or blurred patch, to 1, all of it."""
     galaxy = scene.galaxy
     resolution = galaxy.half_light_radius_arcsec * np.sqrt(galaxy.axis_ratio) / scene.seeing_arcsec
     area_px = 2.0 * np.pi * (galaxy.half_light_radius_arcsec / PIXEL_SCALE_ARCSEC) ** 2 * galaxy.axis_ratio
@@ -94,7 +94,7 @@ def _artifact_share(scene: Scene) -> float:
     if scene.galaxy.kind not in ARTIFACT_KINDS:
         return 0.015
     if isinstance(scene.artifact, SatelliteTrail):
-        return 0.6 + 0.06 * scene.artifact.brightness
+        return 0.62 + 0.1 * scene.artifact.brightness
     return 0.85
 
 
@@ -102,21 +102,23 @@ def _feature_logit(galaxy: Galaxy, clarity: float) -> float:
     """Log odds of "featured" against "smooth": the strongest feature that can be made out decides."""
     if galaxy.bulge_share == 1.0:
         return -2.4
-    strengths = [0.30 * (1.0 - galaxy.axis_ratio) + 0.25 * (galaxy.bulge_colour - galaxy.disk_colour)]
+    strengths = [0.25 * (1.0 - galaxy.axis_ratio) + 0.25 * (galaxy.bulge_colour - galaxy.disk_colour)]
     if galaxy.arms:
         strengths.append(_arm_strength(galaxy.arms))
     if galaxy.bar:
-        strengths.append(3.0 * galaxy.bar.light_share)
+        strengths.append(1.8 * galaxy.bar.light_share)
     if galaxy.kind == "edge-on":
         return 2.0
     strengths += [galaxy.ring_share * 1.3, galaxy.lopsidedness, 0.7 if galaxy.companion else 0.0]
-    return float(np.clip(14.0 * (max(strengths) * clarity - 0.2), -2.6, 3.2))
+    return float(np.clip(14.0 * (max(strengths) * clarity - 0.13), -2.6, 3.2))
 
 
 def _arm_strength(arms: Arms) -> float:
     """Contrast of the arms in [0, 1]: many, tight or broad arms run into one another."""
     separation = np.sin(np.radians(arms.pitch_deg)) / arms.count
-    return float(arms.light_share * (0.5 + 0.5 * arms.sharpness / 3.5) * (0.7 + 0.3 * min(1.0, separation / 0.15)))
+    return float(
+        arms.light_share * (0.5 + 0.5 * arms.sharpness / 3.5) * (0.7 + 0.3 * min(1.0, separation / 0.15))
+    )
 
 
 def _oddness(scene: Scene) -> float:

@@ -1,0 +1,77 @@
+"""The published model: weights as safetensors and a JSON card that says all one needs to use them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torchvision.models import GoogLeNet
+
+from galaxyspark.errors import UserError
+from galaxyspark.network.googlenet import PIXEL_MEAN, PIXEL_STD, build_network
+from galaxyspark.views.augment import ViewRecipe
+
+_WEIGHTS, _CARD = "weights.safetensors", "card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What the weights are and what they expect.
+
+    Attributes:
+        classes: Names in the order of the logits.
+        recipe: How the views it was trained on were made; ``size_px`` is the side of its input.
+        training: How it was trained: settings, epoch chosen, validation metrics, manifest of the data.
+        versions: Of the packages it was trained with.
+        network: Torchvision's name of the architecture.
+        colour_order: Order of the input's channels.
+        pixel_mean, pixel_std: An input is (pixel 0-255 - mean) / std.
+    """
+
+    classes: tuple[str, ...]
+    recipe: ViewRecipe
+    training: dict[str, Any]
+    versions: dict[str, str]
+    network: str = "googlenet"
+    colour_order: str = "RGB"
+    pixel_mean: float = PIXEL_MEAN
+    pixel_std: float = PIXEL_STD
+
+
+def save_model(directory: Path, state: dict[str, Tensor], card: ModelCard) -> None:
+    """Write ``weights.safetensors`` and ``card.json`` into a new directory."""
+    directory.mkdir(parents=True)
+    save_file({name: value.contiguous() for name, value in state.items()}, directory / _WEIGHTS)
+    (directory / _CARD).write_text(json.dumps(asdict(card), indent=2))
+
+
+def load_card(directory: Path) -> ModelCard:
+    """The card of a published model.
+
+    Raises:
+        UserError: It is missing, or not a card of this version.
+    """
+    file = directory / _CARD
+    try:
+        return TypeAdapter(ModelCard).validate_json(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); is this the model/ of a run?") from None
+    except ValidationError as error:
+        raise UserError(f"{file}: not the card of a model: {error.errors()[0]['loc']} {error.errors()[0]['msg']}") from None
+
+
+def load_weights(directory: Path) -> dict[str, Tensor]:
+    """The weights of a published model by torchvision's names."""
+    return load_file(directory / _WEIGHTS)
+
+
+def load_network(card: ModelCard, state: dict[str, Tensor]) -> GoogLeNet:
+    """GoogLeNet with published weights."""
+    network = build_network(len(card.classes), "none")
+    network.load_state_dict(state)
+    return network

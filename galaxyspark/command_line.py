@@ -22,18 +22,14 @@ Job = TypeVar("Job", bound=RunSettings)
 
 
 def run_job(job: type[Job], function: Callable[[Job], None]) -> None:
-    """Call ``function`` with the settings of the command line; a ``UserError`` becomes one message and status 2."""
+    """Call ``function`` with the settings of the command line; a ``UserError`` becomes one message and its status."""
     try:
         settings = parse(job, sys.argv[1:])
         quiet_libraries(settings.verbose)
         function(settings)
     except UserError as error:
-        sys.exit(_complain(error))
-
-
-def _complain(error: UserError) -> int:
-    print(f"\n{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
-    return 2
+        print(f"\n{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        sys.exit(error.status)
 
 
 def parse(job: type[Job], arguments: Sequence[str]) -> Job:

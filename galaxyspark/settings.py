@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from tyro.conf import OmitArgPrefixes
 
-STAGES = ("simulate", "augment", "train", "extract", "classify", "report", "predict")
+STAGES = ("simulate", "augment", "train", "extract", "classify", "predict", "report")
 """The stages in the order the pipeline runs them."""
 
 _STRICT = ConfigDict(extra="forbid")
@@ -141,6 +141,8 @@ class AugmentJob(RunSettings):
 class TrainJob(RunSettings):
     """Fine-tune GoogLeNet on the views with Horovod; start it with horovodrun."""
 
+    check: bool = False
+    """Only check that the settings, the views and the weights are there; train nothing."""
     train: Annotated[TrainSettings, OmitArgPrefixes] = field(default_factory=TrainSettings)
 
 
@@ -184,7 +186,7 @@ class PipelineJob(RunSettings):
     """Folder of images to classify at the end. Empty: the catalogue lists --images themselves."""
     ranks: Annotated[int, Field(ge=1)] = 2
     """Horovod processes that train together on this machine."""
-    start_at: Literal["simulate", "augment", "train", "extract", "classify", "report", "predict"] = "simulate"
+    start_at: Literal["simulate", "augment", "train", "extract", "classify", "predict", "report"] = "simulate"
     """First stage to run; the earlier ones must have been published in this run."""
     simulate: Annotated[SimulateSettings, OmitArgPrefixes] = field(default_factory=SimulateSettings)
     augment: Annotated[AugmentSettings, OmitArgPrefixes] = field(default_factory=AugmentSettings)

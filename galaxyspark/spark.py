@@ -17,6 +17,8 @@ _SETTINGS = {
     "spark.sql.maxConcurrentOutputFileWriters": "3",
     # An input partition is as many images as its bytes say; opening a file counts for nothing.
     "spark.sql.files.openCostInBytes": "0",
+    # Small enough that every core has work to the end, where a stage does not plan its own partitions.
+    "spark.sql.files.maxPartitionBytes": "8m",
     # A missing or unreadable file is for us to quarantine, not for Spark to pass over.
     "spark.sql.files.ignoreMissingFiles": "false",
 }
@@ -60,6 +62,8 @@ def _follow(spark: SparkSession, group: str, bar: tqdm, done: threading.Event) -
         stages = [tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds]
         bar.total = sum(stage.numTasks for stage in stages if stage)
         bar.n = sum(stage.numCompletedTasks for stage in stages if stage)
+        if finished:  # Spark skips tasks whose output it has already
+            bar.total = bar.n
         bar.refresh()
         if finished:
             return

@@ -25,7 +25,7 @@ from galaxyspark.run_directory import RunDirectory, file_url
 from galaxyspark.settings import PredictJob
 from galaxyspark.spark import progress
 from galaxyspark.views.augment import ViewRecipe, make_views
-from galaxyspark.views.decode import UnreadableImage
+from galaxyspark.views.decode import EMPTY_FILE, UnreadableImage
 
 _MIN_PARTITION_BYTES = 1 << 20
 
@@ -63,6 +63,8 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
         model = spark.sparkContext.broadcast(Model(card, state, svm, job.predict.predict_views))
         num_threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
         rows_df = catalogue_of(read_images(spark, job.new_images), model, card.classes, num_threads)
+        empty_df = images_df.where("length = 0").select("galaxy_id", "path", F.lit(EMPTY_FILE).alias("quarantine_reason"))
+        rows_df = rows_df.unionByName(empty_df, allowMissingColumns=True)
         with progress(spark, "predict"):
             rows_df.write.parquet(file_url(staging.path("catalogue")))
             catalogue_df = spark.read.parquet(file_url(staging.path("catalogue")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
@@ -34,7 +36,7 @@ class Labels:
 
 
 def find_images(spark: SparkSession, images: str, flag: str = "--images") -> DataFrame:
-    """List the images below a folder, without reading them.
+    """List the images below a folder, without reading them. Files of no bytes are listed, with length 0.
 
     Args:
         spark: The session.
@@ -47,8 +49,9 @@ def find_images(spark: SparkSession, images: str, flag: str = "--images") -> Dat
     Raises:
         UserError: The folder is missing or has no images, or two images have the same id.
     """
-    images_df = _binary_files(spark, images, flag).select("path", "length", galaxy_id_of_path())
-    images_df = images_df.cache()
+    files_df = _binary_files(spark, images, flag)
+    images_df = files_df.select("path", "length", galaxy_id_of_path()).cache()
+    images_df = images_df.union(_empty_files(spark, files_df, images_df.select("path"))).cache()
     if images_df.isEmpty():
         raise UserError(f"{flag} {images}: no images there. Looked for {IMAGE_FILES}, in subfolders too.")
     twice = images_df.groupBy("galaxy_id").agg(F.count("*").alias("n"), F.min("path"), F.max("path")).where("n > 1")
@@ -61,8 +64,27 @@ def find_images(spark: SparkSession, images: str, flag: str = "--images") -> Dat
 
 
 def read_images(spark: SparkSession, images: str) -> DataFrame:
-    """The images below a folder with their bytes: columns ``path``, ``length``, ``galaxy_id``, ``content``."""
+    """The images below a folder with their bytes: columns ``path``, ``length``, ``galaxy_id``, ``content``.
+
+    Spark's binaryFile source leaves out files of no bytes; ``find_images`` lists them.
+    """
     return _binary_files(spark, images, "--images").select("path", "length", galaxy_id_of_path(), "content")
+
+
+def _empty_files(spark: SparkSession, files_df: DataFrame, listed_df: DataFrame) -> DataFrame:
+    """The files of no bytes, which Spark's file sources find and then pass over: path, length (0) and galaxy_id."""
+    found = files_df._jdf.inputFiles()  # stays in the JVM: there may be millions
+    paths: list[str] = []
+    if spark._jvm.java.lang.reflect.Array.getLength(found) > listed_df.count():  # type: ignore[union-attr]
+        listed = {row[0] for row in listed_df.collect()}
+        paths = [path for path in (_as_in_rows(url) for url in found) if path not in listed]
+    rows = [(path, 0) for path in paths]
+    return spark.createDataFrame(rows, "path string, length long").select("path", "length", galaxy_id_of_path())
+
+
+def _as_in_rows(url: str) -> str:
+    """A path as the binaryFile source writes it into its rows: unquoted, and file:/ with one slash."""
+    return re.sub("^file:/+", "file:/", unquote(url))
 
 
 def galaxy_id_of_path() -> F.Column:

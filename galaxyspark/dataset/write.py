@@ -32,6 +32,7 @@ from galaxyspark.spark import progress
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe
 from galaxyspark.views.batches import colour_sums_of_batches, reasons_of_batches, views_of_batches
 from galaxyspark.views.colour import ColourSums, principal_axes
+from galaxyspark.views.decode import EMPTY_FILE
 
 ROW_GROUP_MB = 32
 _COLOUR_SAMPLE = 400
@@ -159,8 +160,14 @@ def quarantine(
     no_label_df = missing_df.join(labels.galaxies_df, "galaxy_id", "left_anti").join(
         labels.unusable_df, "galaxy_id", "left_anti"
     )
+    empty_df = missing_df.where("length = 0")
     columns = ["galaxy_id", "path", "length", "reason"]
-    reasons_df = bad_label_df.select(columns).union(no_label_df.withColumn("reason", F.lit("no label")).select(columns))
+    reasons_df = (
+        bad_label_df.select(columns)
+        .union(no_label_df.withColumn("reason", F.lit("no label")).select(columns))
+        .union(empty_df.withColumn("reason", F.lit(EMPTY_FILE)).select(columns))
+        .dropDuplicates(["galaxy_id"])
+    )
     unreadable = [row["path"] for row in missing_df.join(reasons_df, "galaxy_id", "left_anti").select("path").collect()]
     if unreadable:
         content_df = spark.read.format("binaryFile").load(unreadable).withColumn("galaxy_id", galaxy_id_of_path())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
@@ -79,16 +78,18 @@ def train(job: TrainJob) -> dict[str, Any] | None:
     """Train on the published views of a run and publish ``model/``; called by every rank.
 
     Returns:
-        The manifest that was published; None on ranks other than 0.
+        The manifest that was published; None on ranks other than 0, and with ``check``.
 
     Raises:
         UserError: The views or the weights cannot be had.
     """
     run = RunDirectory(job.run)
     data = run.manifest("augment")
+    if job.check:
+        build_network(len(data["classes"]), job.train.weights)
+        return None
     hvd.init()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // hvd.local_size()))
-    keep_freed_memory()
     torch.manual_seed(job.seed)
     if hvd.rank() != 0:
         Trainer(job, run, data).run_epochs()
@@ -101,15 +102,6 @@ def train(job: TrainJob) -> dict[str, Any] | None:
         write_atomically(staging.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in trainer.history))
         staging.manifest = {"views_per_s": trainer.views_per_s(), "ranks": hvd.size(), "training": card.training}
     return staging.manifest
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse the large blocks that every step frees, where it would return them to the kernel and fault anew."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        mmap_max, trim_threshold = -4, -1  # as in malloc.h
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 class Trainer:

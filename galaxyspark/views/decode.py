@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+EMPTY_FILE = "empty file"
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _PADDING = b"\x00\xff\n\r "
@@ -31,7 +32,7 @@ def decode_image(content: bytes) -> NDArray[np.uint8]:
         UnreadableImage: Empty, neither JPEG nor PNG, cut off before its end marker, or broken inside.
     """
     if not content:
-        raise UnreadableImage("empty file")
+        raise UnreadableImage(EMPTY_FILE)
     if content.startswith(_JPEG_START):
         complete = content.rstrip(_PADDING).endswith(_JPEG_END)
     elif content.startswith(_PNG_START):

@@ -1,0 +1,39 @@
+"""Run one benchmark: ``python -m benchmarks NAME [flags]``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import benchmarks
+from galaxyspark.command_line import quiet_libraries
+from galaxyspark.errors import UserError
+
+_NOT_BENCHMARKS = ("__main__", "harness")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark that the first argument names; the others are its flags.
+
+    Returns:
+        The exit status: 2 without the name of a benchmark, or where the flags cannot be used.
+    """
+    names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name not in _NOT_BENCHMARKS]
+    if not arguments or arguments[0] not in names:
+        given = f"no benchmark '{arguments[0]}'" if arguments else "which benchmark?"
+        print(f"bench: {given} There are: {', '.join(sorted(names))}.", file=sys.stderr)
+        return 2
+    quiet_libraries(verbose=False)
+    name, *flags = arguments
+    try:
+        importlib.import_module(f"benchmarks.{name}").main(flags)
+    except UserError as error:
+        print(f"bench {name}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

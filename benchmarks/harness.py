@@ -1,0 +1,188 @@
+"""What all benchmarks share: alternatives measured in turn, the table and the results file.
+
+The alternatives run one after the other, A B C A B C ..., so that a machine that slows down slows all of them down. Each
+runs once before, unmeasured. The alternatives of one round are compared with each other, and a ratio is the median of
+what the rounds gave.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from galaxyspark.errors import UserError
+from galaxyspark.run_directory import versions, write_atomically
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings:
+    """What every benchmark can be told."""
+
+    rounds: int = 3
+    """How often each alternative is measured, after one run to warm up."""
+    quick: bool = False
+    """Measure one round of very little work, to try the benchmark; writes no file except --out."""
+    out: Path | None = None
+    """Where to write the results, instead of benchmarks/results/NAME.json."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings with which nothing can be measured."""
+        if self.rounds < 1:
+            raise UserError(f"--rounds {self.rounds}: at least 1.")
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One way to do the work.
+
+    Attributes:
+        name: Its name in the table and the results.
+        run: Does all the work once; gets a fresh, empty directory, which is deleted afterwards. This is timed.
+        count: From what ``run`` returned to the units of work that were done. This is not timed.
+    """
+
+    name: str
+    run: Callable[[Path], Any]
+    count: Callable[[Any], int] = int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured.
+
+    Attributes:
+        unit: Of the rates, such as ``views/s``.
+        runs: Alternative -> its rate in each round. The first is the subject, which the others are compared with.
+    """
+
+    unit: str
+    runs: dict[str, list[float]]
+
+    def rates(self) -> dict[str, dict[str, Any]]:
+        """Alternative -> ``median``, ``min``, ``max``, ``unit``, ``runs``."""
+        return {
+            name: {
+                "median": _rounded(median(rates)),
+                "min": _rounded(min(rates)),
+                "max": _rounded(max(rates)),
+                "unit": self.unit,
+                "runs": [_rounded(rate) for rate in rates],
+            }
+            for name, rates in self.runs.items()
+        }
+
+    def ratios(self) -> dict[str, float]:
+        """``<subject>_vs_<other>`` -> median over the rounds of subject's rate / other's rate in the same round."""
+        subject, *others = self.runs
+        return {
+            f"{subject}_vs_{other}": _rounded(
+                median(ours / theirs for ours, theirs in zip(self.runs[subject], self.runs[other], strict=True))
+            )
+            for other in others
+        }
+
+
+def measure(
+    alternatives: Sequence[Alternative],
+    units: int,
+    unit: str,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Measurement:
+    """Run every alternative once to warm up and then once in every round, in the order given.
+
+    Args:
+        alternatives: At least one; the first is the subject.
+        units: Units of work that every run has to do.
+        unit: What is counted, such as ``views``.
+        rounds: At least 1.
+        clock: Seconds.
+
+    Raises:
+        RuntimeError: A run did more or less than ``units``.
+    """
+    runs: dict[str, list[float]] = {alternative.name: [] for alternative in alternatives}
+    for number in range(rounds + 1):
+        for alternative in alternatives:
+            rate = units / _seconds(alternative, units, unit, clock)
+            which = f"round {number} of {rounds}" if number else "warm-up"
+            print(f"{which}: {alternative.name} {rate:,.1f} {unit}/s", file=sys.stderr)
+            if number:
+                runs[alternative.name].append(rate)
+    return Measurement(f"{unit}/s", runs)
+
+
+def _seconds(alternative: Alternative, units: int, unit: str, clock: Callable[[], float]) -> float:
+    with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory:
+        start = clock()
+        result = alternative.run(Path(directory))
+        seconds = clock() - start
+        done = alternative.count(result)
+    if done != units:
+        raise RuntimeError(f"{alternative.name} did {done:,} {unit} where all alternatives have to do {units:,}.")
+    return seconds
+
+
+def report(name: str, measurement: Measurement, settings: BenchmarkSettings) -> None:
+    """Print the table and write the results of benchmark ``name``."""
+    print(format_table(measurement))
+    file = settings.out or (None if settings.quick else RESULTS / f"{name}.json")
+    if file:
+        write_atomically(file, json.dumps(results(measurement), indent=2) + "\n")
+        print(f"\nWritten to {file}.")
+
+
+def results(measurement: Measurement) -> dict[str, Any]:
+    """The content of a results file."""
+    return {
+        "ratios": measurement.ratios(),
+        "rates": measurement.rates(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def format_table(measurement: Measurement) -> str:
+    """One line an alternative: its name, its rates and the subject's rate in relation to it."""
+    subject, *others = measurement.runs
+    ratios = {other: f"{ratio:.3f}" for other, ratio in zip(others, measurement.ratios().values(), strict=True)}
+    header = ("", f"median {measurement.unit}", "min - max", f"{subject} / this")
+    lines = [header] + [
+        (name, f"{rate['median']:,.1f}", f"{rate['min']:,.1f} - {rate['max']:,.1f}", ratios.get(name, ""))
+        for name, rate in measurement.rates().items()
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True)])
+        for line in lines
+    )
+
+
+def machine() -> dict[str, Any]:
+    """What the benchmark ran on; ``cores`` are those that this process may use. Linux only."""
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")]
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory_bytes / 2**30, 1),
+        "os": platform.freedesktop_os_release()["PRETTY_NAME"],
+        "kernel": platform.release(),
+    }
+
+
+def _rounded(value: float) -> float:
+    """To five significant digits: the sixth is noise in any benchmark."""
+    return float(f"{value:.5g}")

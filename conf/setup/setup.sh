@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Makes .venv beside submit.sh: Python packages of exact versions, and Horovod compiled for them.
+# Quick when nothing has changed. The compiled wheel is kept in the user's cache for other checkouts.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+venv=$root/.venv
+requirements=$here/requirements.txt
+log=$root/.venv-setup.log
+needed_gb=9
+
+say() { printf '[setup] %s\n' "$*"; }
+fail() { printf '[setup] %s\n' "$@" >&2; exit 1; }
+version_of() { sed -n "s/^$1==\([^ ]*\).*/\1/p" "$requirements"; }
+
+# timed "What is done" command...: says what, keeps the output in the log, says how long it took.
+timed() {
+  local what=$1 start=$SECONDS
+  shift
+  say "$what ..."
+  if ! "$@" >>"$log" 2>&1; then
+    tail -n 25 "$log" >&2
+    fail "failed: $what" "The whole output is in $log"
+  fi
+  say "$what: done in $((SECONDS - start)) s"
+}
+
+# need NAME TEST DEBIAN_PACKAGES: installs Debian's packages as root on Debian, else says how to mend it.
+need() {
+  local name=$1 works=$2 packages=$3
+  "$works" && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "$name is missing; installing Debian's package $packages as root."
+    timed "apt-get install $packages" bash -c "apt-get update && apt-get install -y --no-install-recommends $packages"
+    "$works" && return
+  fi
+  fail "$name is missing." "On Debian or Ubuntu: sudo apt-get install $packages"
+}
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.11 python3; do
+    [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || continue
+    python=$candidate
+    return
+  done
+  return 1
+}
+java_works() {
+  local java=java version
+  [ -z "${JAVA_HOME:-}" ] || java=$JAVA_HOME/bin/java
+  version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p') || return 1
+  [ "$version" = 17 ] || [ "$version" = 21 ]
+}
+compiler_works() { command -v g++ >/dev/null; }
+make_works() { command -v make >/dev/null; }
+cmake_works() { command -v cmake >/dev/null; }
+venv_works() { "$python" -c 'import ensurepip' 2>/dev/null; }
+
+install_packages() {
+  local free_gb
+  free_gb=$(df -Pk "$root" | awk 'NR == 2 {print int($4 / 1048576)}')
+  [ "$free_gb" -ge "$needed_gb" ] ||
+    fail "$root has $free_gb GB free; set-up needs $needed_gb GB." "Free some space, or move the checkout to another disk."
+  [ -x "$venv/bin/python" ] || timed "Making .venv" "$python" -m venv "$venv"
+  timed "Installing Python packages (6 GB; about 3 minutes)" bash -c \
+    "grep -v '^horovod==' '$requirements' | '$venv/bin/pip' install --disable-pip-version-check -r /dev/stdin"
+}
+
+build_horovod() {
+  need "A C++ compiler (g++)" compiler_works "g++"
+  need "make" make_works "make"
+  need "CMake" cmake_works "cmake"
+  mkdir -p "$wheels"
+  local building
+  building=$(mktemp -d "$wheels/.building-XXXXXX")
+  # pip's own cache knows a wheel by its name alone, and one built against another torch breaks: --no-cache-dir.
+  timed "Compiling Horovod (3 to 6 minutes, once for all checkouts)" env \
+    PATH="$venv/bin:$PATH" HOROVOD_CMAKE="$here/horovod-cmake.sh" \
+    HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 \
+    HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
+    "$venv/bin/pip" wheel "horovod==$(version_of horovod)" --wheel-dir "$building" \
+    --no-deps --no-binary horovod --no-build-isolation --no-cache-dir --disable-pip-version-check
+  mv "$building"/horovod-*.whl "$wheels/"
+  rmdir "$building"
+}
+
+install_horovod() {
+  wheels=${XDG_CACHE_HOME:-$HOME/.cache}/galaxyspark/wheels/python3.11-torch$(version_of torch)-cpu-$(uname -m)
+  local wheel=("$wheels/horovod-$(version_of horovod)-"*.whl)
+  if [ -f "${wheel[0]}" ]; then
+    say "Horovod was compiled before: ${wheel[0]}"
+  else
+    build_horovod
+    wheel=("$wheels/horovod-$(version_of horovod)-"*.whl)
+  fi
+  timed "Installing Horovod and galaxyspark" bash -c \
+    "'$venv/bin/pip' install --disable-pip-version-check --no-deps --force-reinstall '${wheel[0]}' &&
+     '$venv/bin/pip' install --disable-pip-version-check --no-deps --no-build-isolation -e '$root'"
+}
+
+find_python || fail "Python 3.11 is missing (looked for python3.11, python3 and \$PYTHON)." \
+  "On Debian 12: sudo apt-get install python3.11 python3.11-venv. Elsewhere name it: PYTHON=/path/to/python3.11 ./submit.sh setup"
+need "Java 17 or 21 (java on the PATH, or JAVA_HOME)" java_works "openjdk-17-jre-headless"
+
+stamp="$(cat "$requirements" "$here/setup.sh" "$here/horovod.cmake" "$root/setup.py" | cksum) $root"
+[ "$(cat "$venv/.galaxyspark-ready" 2>/dev/null || true)" != "$stamp" ] || exit 0
+
+exec 9>"$root/.venv-setup.lock"
+flock 9 2>/dev/null || true
+: >"$log"
+start=$SECONDS
+need "Python's venv module" venv_works "python3.11-venv"
+install_packages
+install_horovod
+printf '%s' "$stamp" >"$venv/.galaxyspark-ready"
+say "Ready after $((SECONDS - start)) s."

@@ -1,0 +1,53 @@
+"""A run in a few lines for the terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from galaxyspark.run_directory import RunDirectory
+
+_JUDGED = {
+    "cnn_mean16": "CNN, mean of 16 views",
+    "cnn_view0": "CNN, view 0",
+    "svm": "SVM on its features",
+    "always_commonest": "always the commonest class",
+}
+
+
+def summary(run: RunDirectory) -> list[str]:
+    """Accuracy of every classifier on the test galaxies, the rate of every stage, and what to look at."""
+    lines = []
+    manifests = run.published()
+    if "classify" in manifests:
+        test = json.loads(run.path("metrics.json").read_text())["splits"]["test"]
+        lines.append(f"{'On ' + format(test['svm']['n'], ',') + ' test galaxies':<30}accuracy   95% interval   macro-F1")
+        for name, title in _JUDGED.items():
+            low, high = test[name]["accuracy_interval"]
+            metric = test[name]
+            lines.append(f"  {title:<28}{metric['accuracy']:8.3f}   {low:.3f}-{high:.3f}   {metric['macro_f1']:8.3f}")
+    lines.append(f"\n{'Stage':<30}seconds   rate")
+    for stage, manifest in manifests.items():
+        lines.append(f"  {stage:<28}{manifest['duration_s']:7.0f}   {rate(stage, manifest)}".rstrip())
+    lines.append("\nLook at:")
+    for name in ("report/index.html", "catalogue.csv", "metrics.json"):
+        if run.path(name).exists():
+            lines.append(f"  {run.path(name)}")
+    return lines
+
+
+def rate(stage: str, manifest: dict[str, Any]) -> str:
+    """What a stage did in a second, such as ``3,100 views/s``; empty for stages that are not about many rows."""
+    if stage == "train":
+        return f"{manifest['views_per_s']:,.0f} views/s"
+    counts = manifest.get("counts", {})
+    amounts = {
+        "simulate": ("galaxies", counts.get("galaxies", 0) + counts.get("unlabelled", 0)),
+        "augment": ("views", sum(counts["views"].values()) if stage == "augment" else 0),
+        "extract": ("views", counts.get("views", 0)),
+        "predict": ("images", counts.get("images", 0)),
+    }
+    if stage not in amounts:
+        return ""
+    unit, amount = amounts[stage]
+    return f"{amount / manifest['duration_s']:,.0f} {unit}/s"

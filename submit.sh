@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# The one command of galaxyspark: sets itself up, then starts a job through spark-submit or horovodrun.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+bin=$root/.venv/bin
+
+usage() {
+  cat <<'HELP'
+Usage: ./submit.sh COMMAND [flags]
+
+  setup       make .venv and compile Horovod; every other command does so first where it is needed
+  demo        run everything on simulated galaxies: runs/demo
+  test        lint, format, types and tests
+  bench NAME  measure one thing against named alternatives: benchmarks/results/NAME.json
+
+On your own galaxies:
+  pipeline    every stage below, in order: --images DIR --labels CSV --run runs/NAME [--config conf/laptop.yaml]
+
+One stage at a time:
+  simulate    make galaxies with votes, laid out as the Galaxy Zoo challenge has them
+  augment     images and labels to 16 views a galaxy, as petastorm Parquet
+  train       views to a GoogLeNet, by Horovod: ./submit.sh train [-np RANKS] --run ...
+  extract     views to features and class probabilities, by a pandas UDF
+  classify    features to an SVM, and the metrics of all classifiers
+  predict     new images to a catalogue
+  report      everything to one page: RUN/report/index.html
+
+  COMMAND --help   all flags of a command, with defaults. Settings also come from --config FILE.yaml (see conf/).
+  --version        the version of galaxyspark
+HELP
+}
+
+# started COMMAND...: runs it without the noise of Spark and Horovod, unless the flags ask for it.
+started() {
+  case " $* " in
+    *" --verbose "*) "$@" ;;
+    *) "$bin/python" -m galaxyspark.quiet "$@" ;;
+  esac
+}
+
+spark_job() {
+  local job=$1
+  shift
+  started "$bin/spark-submit" --properties-file "$root/conf/spark/local.conf" "$root/jobs/$job.py" "$@"
+}
+
+train_job() {
+  local ranks=2
+  if [ "${1:-}" = -np ]; then
+    ranks=${2:?./submit.sh train -np needs a number}
+    shift 2
+  fi
+  case " $* " in
+    *" --help "* | *" -h "* | *" --version "*) exec "$bin/python" "$root/jobs/train.py" "$@" ;;
+  esac
+  # What is wrong with the input is said once, by one process, before the ranks start.
+  "$bin/python" "$root/jobs/train.py" "$@" --check
+  started "$bin/horovodrun" -np "$ranks" "$bin/python" "$root/jobs/train.py" "$@"
+}
+
+run_tests() {
+  local failed=0
+  cd "$root"
+  echo "ruff check" && "$bin/ruff" check . || failed=1
+  echo "ruff format --check" && "$bin/ruff" format --check . || failed=1
+  echo "mypy" && "$bin/mypy" || failed=1
+  "$bin/pytest" "$@" || failed=1
+  return $failed
+}
+
+command=${1:-}
+[ $# -eq 0 ] || shift
+case $command in
+  "" | -h | --help | help) usage; exit 0 ;;
+  setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | report) ;;
+  --version) ;;
+  *)
+    echo "submit.sh: there is no command '$command'. ./submit.sh --help lists them." >&2
+    exit 2
+    ;;
+esac
+
+[ -n "${GALAXYSPARK_READY:-}" ] || "$root/conf/setup/setup.sh"
+export GALAXYSPARK_READY=1
+export PATH=$bin:$PATH SPARK_CONF_DIR=$root/conf/spark PYSPARK_PYTHON=$bin/python PYSPARK_DRIVER_PYTHON=$bin/python
+export SPARK_HOME=$("$bin/python" -c 'import pathlib, importlib.util as u; print(pathlib.Path(u.find_spec("pyspark").origin).parent)')
+
+case $command in
+  setup) echo "[setup] Everything is in place: $root/.venv" ;;
+  demo) exec "$bin/python" "$root/jobs/pipeline.py" --config "$root/conf/demo.yaml" --run "$root/runs/demo" "$@" ;;
+  test) run_tests "$@" ;;
+  bench) cd "$root" && exec "$bin/python" -m benchmarks "$@" ;;
+  pipeline | report) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
+  train) train_job "$@" ;;
+  --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;
+  *) spark_job "$command" "$@" ;;
+esac

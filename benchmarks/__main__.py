@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import benchmarks
 from galaxyspark.command_line import quiet_libraries
 from galaxyspark.errors import UserError
 
 _NOT_BENCHMARKS = ("__main__", "harness")
+_SPARK_SETTINGS = Path(__file__).parents[1] / "conf" / "spark" / "local.conf"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,6 +30,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench: {given} There are: {', '.join(sorted(names))}.", file=sys.stderr)
         return 2
     quiet_libraries(verbose=False)
+    # Sessions are as submit.sh makes them for the jobs.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ["PYSPARK_SUBMIT_ARGS"] = f"--properties-file {shlex.quote(str(_SPARK_SETTINGS))} pyspark-shell"
     name, *flags = arguments
     try:
         importlib.import_module(f"benchmarks.{name}").main(flags)

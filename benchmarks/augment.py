@@ -1,21 +1,20 @@
-"""Views a second of the stage ``augment``, against its kernel alone and against petastorm's usual way of writing.
+"""Views a second of the stage ``augment``, against its kernel alone and against petastorm row by row.
 
-All alternatives make the same views of the same simulated galaxies, with OpenCV on one thread in every worker:
+All alternatives make the same views of the same simulated galaxies, OpenCV on one thread in every worker:
 
 - ``spark``: the job's own path, from reading the images to the petastorm dataset;
-- ``bare``: the kernel in a pool of processes, one a core, from reading the images on; no Spark, nothing is written;
+- ``bare``: the kernel in a pool of processes, one a core: reads the images, writes nothing, no Spark;
 - ``row_at_a_time``: as ``spark``, but every view is a Python dict that petastorm encodes into a row.
 
-The session, its Python workers and the pool are started before, and images and labels are listed before, as they are in
-the job before its views are made.
+Session, Python workers and pool have been started before, and images and labels have been listed, as in the
+job before it makes views.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import Pool
@@ -59,7 +58,7 @@ _FILES_PER_CHUNK = 8
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentBenchmark(BenchmarkSettings):
-    """Views a second of the stage augment, against its kernel alone and against petastorm's usual way of writing."""
+    """Views a second of the stage augment, against its kernel alone and against petastorm row by row."""
 
     num_galaxies: int = 768
     """Galaxies to simulate; each gets 16 views in every run."""
@@ -101,7 +100,10 @@ def main(arguments: Sequence[str]) -> None:
     num_cores = spark.sparkContext.defaultParallelism
     # Not forked: this process runs Spark's threads.
     processes = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory, processes.Pool(num_cores) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory,
+        processes.Pool(num_cores) as pool,
+    ):
         work = prepare(spark, Path(directory), num_galaxies)
         alternatives = [
             Alternative("spark", partial(run_spark, spark, work), count_rows),
@@ -127,7 +129,9 @@ def prepare(spark: SparkSession, directory: Path, num_galaxies: int) -> Work:
         colour_axes=colour_axes(spark, images_df, labels, _SPLIT_FRACTIONS),
         jpeg_quality=_JPEG_QUALITY,
     )
-    return Work(images, images_df, labels, recipe)
+    work = Work(images, images_df, labels, recipe)
+    check_same_views(work)
+    return work
 
 
 def run_spark(spark: SparkSession, work: Work, directory: Path) -> Path:
@@ -167,3 +171,38 @@ def _rows_of_galaxy(schema: Unischema, recipe: ViewRecipe, galaxy: Row) -> Itera
         yield dict_to_spark_row(schema, values | {"view": view, "image": pixels[..., ::-1], "split": split})
 
 
+def _view_pixels(content: bytes, galaxy_id: str, recipe: ViewRecipe) -> Iterator[NDArray[np.uint8]]:
+    """``make_views`` up to the JPEG: views in BGR. ``check_same_views`` makes sure that it stays so."""
+    image = _shrink(decode_image(content), recipe)
+    for view in range(NUM_VIEWS):
+        perturbation = perturbation_of(recipe.seed, galaxy_id, view)
+        pixels = cv2.warpAffine(
+            image,
+            view_to_image(perturbation, image.shape[:2], recipe),
+            (recipe.size_px, recipe.size_px),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        if any(perturbation.colour):
+            shift_rgb = recipe.colour_strength * np.asarray(perturbation.colour) @ np.asarray(recipe.colour_axes)
+            pixels = cv2.add(pixels, (*shift_rgb[::-1], 0.0))  # type: ignore[call-overload]
+        yield pixels  # type: ignore[misc]
+
+
+def check_same_views(work: Work) -> None:
+    """Make sure, on one galaxy, that ``row_at_a_time`` makes the very bytes that the others make.
+
+    Raises:
+        RuntimeError: It does not.
+    """
+    file = next(work.images.iterdir())
+    content, field = file.read_bytes(), work.schema.fields["image"]
+    pixels_of_views = _view_pixels(content, file.stem, work.recipe)
+    encoded = [bytes(field.codec.encode(field, pixels[..., ::-1])) for pixels in pixels_of_views]
+    if encoded != make_views(content, file.stem, work.recipe):
+        raise RuntimeError("row_at_a_time makes other views than galaxyspark.views.augment.make_views.")
+
+
+def count_rows(views_path: Path) -> int:
+    """How many rows the files of a dataset say they have."""
+    return sum(pq.read_metadata(file).num_rows for file in views_path.rglob("*.parquet"))

@@ -1,8 +1,8 @@
 """What all benchmarks share: alternatives measured in turn, the table and the results file.
 
-The alternatives run one after the other, A B C A B C ..., so that a machine that slows down slows all of them down. Each
-runs once before, unmeasured. The alternatives of one round are compared with each other, and a ratio is the median of
-what the rounds gave.
+The alternatives run one after the other, A B C A B C ..., so that a machine that slows down slows all of them
+down. Each runs once before, unmeasured. Runs of the same round are compared with each other: a ratio is the median
+over the rounds of rate / rate.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Alternative:
 
     Attributes:
         name: Its name in the table and the results.
-        run: Does all the work once; gets a fresh, empty directory, which is deleted afterwards. This is timed.
+        run: Does all the work once, in a fresh, empty directory that is deleted afterwards. This is timed.
         count: From what ``run`` returned to the units of work that were done. This is not timed.
     """
 
@@ -63,7 +63,7 @@ class Measurement:
 
     Attributes:
         unit: Of the rates, such as ``views/s``.
-        runs: Alternative -> its rate in each round. The first is the subject, which the others are compared with.
+        runs: Alternative -> its rate in each round. The first is the subject that others are compared with.
     """
 
     unit: str
@@ -83,7 +83,7 @@ class Measurement:
         }
 
     def ratios(self) -> dict[str, float]:
-        """``<subject>_vs_<other>`` -> median over the rounds of subject's rate / other's rate in the same round."""
+        """``<subject>_vs_<other>`` -> median over the rounds of subject's rate / other's rate."""
         subject, *others = self.runs
         return {
             f"{subject}_vs_{other}": _rounded(
@@ -164,7 +164,9 @@ def format_table(measurement: Measurement) -> str:
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
-        "  ".join([line[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True)])
+        "  ".join(
+            [line[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True)]
+        ).rstrip()
         for line in lines
     )
 

@@ -101,7 +101,9 @@ def _section_values(job: type[Job], config_file: Path) -> dict[str, Any]:
     if unknown:
         raise UserError(f"--config {config_file}: unknown settings {', '.join(unknown)}; known: {', '.join(known)}.")
     hints = get_type_hints(job, include_extras=True)
-    return {name: _checked(hints[name], value, str(config_file), name) for name, value in content.items() if name in hints}
+    return {
+        name: _checked(hints[name], value, str(config_file), name) for name, value in content.items() if name in hints
+    }
 
 
 def _checked(kind: Any, value: Any, source: str, name: str = "") -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from galaxyspark.command_line import to_yaml

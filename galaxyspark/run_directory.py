@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class RunDirectory:
             staging.manifest = {
                 "stage": name,
                 "id": uuid.uuid4().hex,
-                "published": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "published": datetime.now(UTC).isoformat(timespec="seconds"),
                 "duration_s": round(time.perf_counter() - start, 2),
                 "inputs": dict(inputs),
                 "versions": versions(),

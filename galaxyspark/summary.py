@@ -21,7 +21,8 @@ def summary(run: RunDirectory) -> list[str]:
     manifests = run.published()
     if "classify" in manifests:
         test = json.loads(run.path("metrics.json").read_text())["splits"]["test"]
-        lines.append(f"{'On ' + format(test['svm']['n'], ',') + ' test galaxies':<30}accuracy   95% interval   macro-F1")
+        galaxies = f"On {test['svm']['n']:,} test galaxies"
+        lines.append(f"{galaxies:<30}accuracy   95% interval   macro-F1")
         for name, title in _JUDGED.items():
             low, high = test[name]["accuracy_interval"]
             metric = test[name]

@@ -40,6 +40,7 @@ def classify(spark: SparkSession, job: ClassifyJob) -> dict[str, Any]:
         raise UserError(f"{run.root}: all training galaxies are of one class; an SVM needs two at least.")
     with run.stage("classify", job, {"extract": features["id"]}) as staging:
         start = time.perf_counter()
+        commonest = int(train_pdf["truth"].mode()[0])
         view0_pdf = judged_pdf[(judged_pdf["view"] == 0) & (judged_pdf["split"] == "validation")]
         svm, choice = fit_svm(_xy(train_pdf), _xy(view0_pdf), job.classify.svm_c, job.seed)
         choice |= {"training_views": len(train_pdf), "fit_s": round(time.perf_counter() - start, 2)}
@@ -49,8 +50,7 @@ def classify(spark: SparkSession, job: ClassifyJob) -> dict[str, Any]:
             "epoch": run.manifest("train")["training"]["chosen"]["epoch"],
             "svm": choice,
             "splits": {
-                split: judge(judged_pdf[judged_pdf["split"] == split], svm, classes)
-                for split in ("validation", "test")
+                split: judge(judged_pdf[judged_pdf["split"] == split], svm, classes) for split in ("validation", "test")
             },
         }
         write_atomically(staging.path("metrics.json"), json.dumps(metrics, indent=2))
@@ -72,22 +72,22 @@ def load_features(spark: SparkSession, run: RunDirectory, classes: Sequence[str]
     return ordered_df.where("split = 'train'").toPandas(), ordered_df.where("split != 'train'").toPandas()
 
 
-def judge(split_pdf: pd.DataFrame, svm: Pipeline, classes: Sequence[str]) -> dict[str, Any]:
-    """Metrics of every classifier on the galaxies of one split, 16 rows each."""
+def judge(split_pdf: pd.DataFrame, svm: Pipeline, classes: Sequence[str], commonest: int) -> dict[str, Any]:
+    """Metrics of every classifier on the galaxies of one split, 16 rows each.
+
+    Beside the network and the SVM stands what answering the training split's ``commonest`` class would give.
+    """
     view0_pdf = split_pdf[split_pdf["view"] == 0]
     truth = view0_pdf["truth"].to_numpy()
     mean16 = split_pdf.groupby("galaxy_id", sort=True)["probabilities"].agg(lambda views: np.mean(list(views), axis=0))
     predictions = {
-        "cnn_view0": np.stack(view0_pdf["probabilities"]).argmax(axis=1),
-        "cnn_mean16": np.stack(mean16[view0_pdf["galaxy_id"]]).argmax(axis=1),
+        "cnn_view0": np.stack(view0_pdf["probabilities"].tolist()).argmax(axis=1),
+        "cnn_mean16": np.stack(mean16[view0_pdf["galaxy_id"]].tolist()).argmax(axis=1),
         "svm": svm.predict(_xy(view0_pdf)[0]),
+        "always_commonest": np.full_like(truth, commonest),
     }
-    commonest = np.full_like(truth, np.bincount(truth).argmax())
-    return {
-        **{name: evaluate(truth, predicted, classes) for name, predicted in predictions.items()},
-        "always_commonest": evaluate(truth, commonest, classes),
-    }
+    return {name: evaluate(truth, predicted, classes) for name, predicted in predictions.items()}
 
 
 def _xy(pdf: pd.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    return np.stack(pdf["features"]), pdf["truth"].to_numpy(dtype=np.int64)
+    return np.stack(pdf["features"].tolist()), pdf["truth"].to_numpy(dtype=np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from galaxyspark.run_directory import RunDirectory, file_url
 from galaxyspark.settings import PredictJob
 from galaxyspark.spark import progress
 from galaxyspark.views.augment import ViewRecipe, make_views
-from galaxyspark.views.decode import EMPTY_FILE, UnreadableImage
+from galaxyspark.views.decode import EMPTY_FILE, UnreadableImageError
 
 _MIN_PARTITION_BYTES = 1 << 20
 
@@ -57,36 +57,42 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
     card, state = load_published_model(run)
     svm = load_svm(run.path("classifiers") / SVM_FILE)
     with run.stage("predict", job, inputs | {"new_images": job.new_images}) as staging:
-        total_bytes = images_df.agg(F.sum("length")).first()[0]
+        total_bytes = images_df.agg(F.sum("length")).collect()[0][0]
         partition_bytes = total_bytes // (4 * spark.sparkContext.defaultParallelism)
         spark.conf.set("spark.sql.files.maxPartitionBytes", str(max(_MIN_PARTITION_BYTES, partition_bytes)))
         model = spark.sparkContext.broadcast(Model(card, state, svm, job.predict.predict_views))
         num_threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
         rows_df = catalogue_of(read_images(spark, job.new_images), model, card.classes, num_threads)
-        empty_df = images_df.where("length = 0").select("galaxy_id", "path", F.lit(EMPTY_FILE).alias("quarantine_reason"))
+        empty_df = images_df.where("length = 0").select(
+            "galaxy_id", "path", F.lit(EMPTY_FILE).alias("quarantine_reason")
+        )
         rows_df = rows_df.unionByName(empty_df, allowMissingColumns=True)
         with progress(spark, "predict"):
             rows_df.write.parquet(file_url(staging.path("catalogue")))
             catalogue_df = spark.read.parquet(file_url(staging.path("catalogue")))
             write_csv(catalogue_df.orderBy("galaxy_id"), staging.path("catalogue.csv"))
-        num_rows, num_classified = catalogue_df.agg(F.count("*"), F.count("class_cnn")).first()
+        num_rows, num_classified = catalogue_df.agg(F.count("*"), F.count("class_cnn")).collect()[0]
         if num_rows != images_df.count():
             raise RuntimeError(f"{images_df.count()} images in, {num_rows} rows in the catalogue.")
         staging.manifest = {
-            "counts": {"images": num_rows, "classified": num_classified, "quarantined": num_rows - num_classified},
+            "counts": {
+                "images": num_rows,
+                "classified": num_classified,
+                "quarantined": num_rows - num_classified,
+            },
             "classes": {row[0]: row[1] for row in catalogue_df.groupBy("class_cnn").count().collect() if row[0]},
         }
     return staging.manifest
 
 
-def catalogue_of(
-    content_df: DataFrame, model: Broadcast[Model], classes: Sequence[str], num_threads: int
-) -> DataFrame:
+def catalogue_of(content_df: DataFrame, model: Broadcast[Model], classes: Sequence[str], num_threads: int) -> DataFrame:
     """Images with ``galaxy_id``, ``path`` and ``content`` to rows of the catalogue."""
     probabilities = ", ".join(f"`probability_{name}` float" for name in classes)
-    schema = f"galaxy_id string, class_cnn string, class_svm string, {probabilities}, path string, quarantine_reason string"
+    schema = (
+        f"galaxy_id string, class_cnn string, class_svm string, {probabilities}, path string, quarantine_reason string"
+    )
 
-    def rows(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def rows(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
         classifier = _classifier_of_worker(model, num_threads)
         for images_pdf in batches:
             yield catalogue_rows(images_pdf, classifier, model.value)
@@ -140,7 +146,7 @@ def _views_or_reason(
 ) -> tuple[list[bytes], str | None]:
     try:
         return make_views(content, galaxy_id, recipe, range(num_views)), None
-    except UnreadableImage as problem:
+    except UnreadableImageError as problem:
         return [], str(problem)
 
 

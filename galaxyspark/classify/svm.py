@@ -47,7 +47,11 @@ def fit_svm(
             best, best_c = pipeline, c
     assert best is not None
     kernel = "rbf" if isinstance(best[-1], SVC) else "linear"
-    return best, {"kernel": kernel, "c": best_c, "validation_macro_f1": {str(c): f1 for c, f1 in tried.items()}}
+    return best, {
+        "kernel": kernel,
+        "c": best_c,
+        "validation_macro_f1": {str(c): f1 for c, f1 in tried.items()},
+    }
 
 
 def _machine(c: float, num_rows: int, seed: int) -> SVC | LinearSVC:

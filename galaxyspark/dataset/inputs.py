@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from galaxyspark.dataset.schema import VOTE_FIELDS
@@ -87,7 +87,7 @@ def _as_in_rows(url: str) -> str:
     return re.sub("^file:/+", "file:/", unquote(url))
 
 
-def galaxy_id_of_path() -> F.Column:
+def galaxy_id_of_path() -> Column:
     """The column ``galaxy_id``: the file's name without folder and ending."""
     return F.regexp_extract("path", r"([^/]+)\.[^./]+$", 1).alias("galaxy_id")
 
@@ -175,9 +175,13 @@ def _classes(galaxies_df: DataFrame, labels: str) -> tuple[str, ...]:
     """Question 1's classes in its order where the labels are of them, else the labels in alphabetical order."""
     found = [row[0] for row in galaxies_df.select("label").distinct().limit(MAX_CLASSES + 1).collect()]
     if len(found) > MAX_CLASSES:
-        raise UserError(f"--labels {labels}: column {LABEL_COLUMN} has over {MAX_CLASSES} different values; not classes.")
+        raise UserError(
+            f"--labels {labels}: column {LABEL_COLUMN} has over {MAX_CLASSES} different values; not classes."
+        )
     if len(found) < 2:
-        raise UserError(f"--labels {labels}: all galaxies have the label {_some(found)}; there is nothing to tell apart.")
+        raise UserError(
+            f"--labels {labels}: all galaxies have the label {_some(found)}; there is nothing to tell apart."
+        )
     return MORPHOLOGY_CLASSES if set(found) <= set(MORPHOLOGY_CLASSES) else tuple(sorted(found))
 
 

@@ -53,9 +53,7 @@ def make_galaxies(spark: SparkSession, ids: list[str], seed: int, directory: Pat
     return ids_df.mapInArrow(partial(_galaxies_of_batches, seed=seed, directory=directory), schema)
 
 
-def _galaxies_of_batches(
-    batches: Iterable[pa.RecordBatch], seed: int, directory: Path
-) -> Iterator[pa.RecordBatch]:
+def _galaxies_of_batches(batches: Iterable[pa.RecordBatch], seed: int, directory: Path) -> Iterator[pa.RecordBatch]:
     cv2.setNumThreads(1)
     for batch in batches:
         ids = batch.column(ID_COLUMN).to_pylist()

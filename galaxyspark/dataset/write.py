@@ -110,7 +110,7 @@ def colour_axes(
 
 def plan_partitions(spark: SparkSession, images_df: DataFrame, recipe: ViewRecipe, images: str) -> DataFrame:
     """The images with their bytes, in as many Spark partitions as give every core work and files of fair size."""
-    num_images, total_bytes = images_df.agg(F.count("*"), F.sum("length")).first()
+    num_images, total_bytes = images_df.agg(F.count("*"), F.sum("length")).collect()[0]
     view_bytes = 0.3 * recipe.size_px**2
     for_file_size = num_images * NUM_VIEWS * view_bytes / (_FILE_MB * 2**20)
     num_partitions = max(4 * spark.sparkContext.defaultParallelism, math.ceil(for_file_size))
@@ -181,7 +181,9 @@ def _counts(
 ) -> dict[str, Any]:
     """Counts for the manifest; the galaxies of each class in each split are those of view 0."""
     views_df = spark.read.parquet(file_url(views_path))
-    rows = views_df.groupBy("split", "label").agg(F.count_if(F.col("view") == 0).alias("galaxies"), F.count("*").alias("views"))
+    rows = views_df.groupBy("split", "label").agg(
+        F.count_if(F.col("view") == 0).alias("galaxies"), F.count("*").alias("views")
+    )
     galaxies = {split: dict.fromkeys(labels.classes, 0) for split in SPLITS}
     views = dict.fromkeys(SPLITS, 0)
     for row in rows.collect():
@@ -197,6 +199,11 @@ def _counts(
                 f"share for it, such as --split-fractions 0.7 0.15 0.15."
             )
     return {
-        "counts": {"images": num_images, "galaxies": num_galaxies, "quarantined": num_quarantined, "views": views},
+        "counts": {
+            "images": num_images,
+            "galaxies": num_galaxies,
+            "quarantined": num_quarantined,
+            "views": views,
+        },
         "galaxies_by_class": galaxies,
     }

@@ -69,7 +69,7 @@ def with_inference(spark: SparkSession, views_df: DataFrame, card: ModelCard, st
 def inference_udf(model: Broadcast[Any], num_threads: int) -> Callable[[str], Column]:
     """The pandas UDF: a column of JPEG views -> a struct of features and probabilities."""
 
-    @F.pandas_udf(INFERENCE_TYPE)  # type: ignore[call-overload,untyped-decorator]
+    @F.pandas_udf(INFERENCE_TYPE)  # type: ignore[attr-defined,untyped-decorator]
     def infer(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         classifier = _classifier_of_worker(model, num_threads)
         for jpegs in batches:
@@ -82,4 +82,5 @@ def inference_udf(model: Broadcast[Any], num_threads: int) -> Callable[[str], Co
 @lru_cache(maxsize=1)
 def _classifier_of_worker(model: Broadcast[Any], num_threads: int) -> Classifier:
     """One network per Python worker, kept for all tasks that Spark gives it."""
-    return Classifier(*model.value, num_threads)
+    card, state = model.value
+    return Classifier(card, state, num_threads)

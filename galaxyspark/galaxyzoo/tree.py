@@ -67,7 +67,7 @@ MORPHOLOGY_CLASSES: tuple[str, ...] = QUESTIONS[0].answers
 _POSITION = {column: position for position, column in enumerate(VOTE_COLUMNS)}
 
 
-def largest_violation(votes: NDArray[np.floating]) -> NDArray[np.float64]:
+def largest_violation(votes: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far votes are from obeying the tree.
 
     Args:

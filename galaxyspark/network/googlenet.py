@@ -56,7 +56,9 @@ def imagenet_weights() -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = GoogLeNet_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
-        raise UserError(f"--weights imagenet: torchvision cannot download the ImageNet weights ({error}). {_CHOICE}") from None
+        raise UserError(
+            f"--weights imagenet: torchvision cannot download the ImageNet weights ({error}). {_CHOICE}"
+        ) from None
     return state
 
 

@@ -62,7 +62,9 @@ def load_card(directory: Path) -> ModelCard:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); is this the model/ of a run?") from None
     except ValidationError as error:
-        raise UserError(f"{file}: not the card of a model: {error.errors()[0]['loc']} {error.errors()[0]['msg']}") from None
+        raise UserError(
+            f"{file}: not the card of a model: {error.errors()[0]['loc']} {error.errors()[0]['msg']}"
+        ) from None
 
 
 def load_weights(directory: Path) -> dict[str, Tensor]:

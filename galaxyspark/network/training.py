@@ -9,10 +9,10 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
+
 import horovod.torch as hvd  # isort: skip
 import numpy as np
 import torch
@@ -100,7 +100,11 @@ def train(job: TrainJob) -> dict[str, Any] | None:
         card = trainer.card()
         save_model(staging.path("model"), trainer.best_state, card)
         write_atomically(staging.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in trainer.history))
-        staging.manifest = {"views_per_s": trainer.views_per_s(), "ranks": hvd.size(), "training": card.training}
+        staging.manifest = {
+            "views_per_s": trainer.views_per_s(),
+            "ranks": hvd.size(),
+            "training": card.training,
+        }
     return staging.manifest
 
 
@@ -143,7 +147,12 @@ class Trainer:
     def run_epochs(self) -> None:
         """Every epoch: all its steps, then validation, a row of history, and the best weights kept."""
         batches = training_batches(
-            self.run.path("views"), self.classes, self.settings.batch_size, self.shard, self.job.seed, self.shuffle_views
+            self.run.path("views"),
+            self.classes,
+            self.settings.batch_size,
+            self.shard,
+            self.job.seed,
+            self.shuffle_views,
         )
         bar = tqdm(desc="train", unit="step", disable=hvd.rank() != 0, mininterval=1.0, total=self.plan.total_steps)
         with closing(batches), bar:
@@ -164,7 +173,9 @@ class Trainer:
                 self._fit_plan_into_time(start)
             views_per_s = self.step * self.settings.batch_size * hvd.size() / (time.perf_counter() - self.start)
             bar.total = self.plan.total_steps
-            bar.set_postfix_str(f"epoch {epoch}/{self.plan.epochs}, loss {losses[-1]:.3f}, {views_per_s:.0f} views/s", False)
+            bar.set_postfix_str(
+                f"epoch {epoch}/{self.plan.epochs}, loss {losses[-1]:.3f}, {views_per_s:.0f} views/s", False
+            )
             bar.update()
         self.training_s += time.perf_counter() - start
         return float(np.mean(losses))
@@ -176,7 +187,11 @@ class Trainer:
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             output = self.network(inputs)
-        heads = ((output.logits, 1.0), (output.aux_logits1, AUXILIARY_WEIGHT), (output.aux_logits2, AUXILIARY_WEIGHT))
+        heads = (
+            (output.logits, 1.0),
+            (output.aux_logits1, AUXILIARY_WEIGHT),
+            (output.aux_logits2, AUXILIARY_WEIGHT),
+        )
         loss = sum((weight * self.loss(logits.float(), targets) for logits, weight in heads), start=torch.zeros(()))
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -96,7 +96,7 @@ def make_views(
         One JPEG a view, ``size_px`` x ``size_px``, in the order of ``views``.
 
     Raises:
-        UnreadableImage: The image cannot be decoded.
+        UnreadableImageError: The image cannot be decoded.
     """
     image = _shrink(decode_image(content), recipe)
     return [_make_view(image, perturbation_of(recipe.seed, galaxy_id, view), recipe) for view in views]
@@ -120,7 +120,7 @@ def _make_view(image: NDArray[np.uint8], perturbation: Perturbation, recipe: Vie
     )
     if any(perturbation.colour):
         shift_rgb = recipe.colour_strength * np.asarray(perturbation.colour) @ np.asarray(recipe.colour_axes)
-        view = cv2.add(view, (*shift_rgb[::-1], 0.0))
+        view = cv2.add(view, (*shift_rgb[::-1], 0.0))  # type: ignore[call-overload]
     return encode_jpeg(view, recipe.jpeg_quality)  # type: ignore[arg-type]
 
 

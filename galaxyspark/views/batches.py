@@ -10,11 +10,14 @@ import pyarrow as pa
 from galaxyspark.galaxyzoo.splits import split_of
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views
 from galaxyspark.views.colour import ColourSums
-from galaxyspark.views.decode import UnreadableImage, decode_image
+from galaxyspark.views.decode import UnreadableImageError, decode_image
 
 
 def views_of_batches(
-    batches: Iterable[pa.RecordBatch], recipe: ViewRecipe, split_fractions: Sequence[float], num_views: int = NUM_VIEWS
+    batches: Iterable[pa.RecordBatch],
+    recipe: ViewRecipe,
+    split_fractions: Sequence[float],
+    num_views: int = NUM_VIEWS,
 ) -> Iterator[pa.RecordBatch]:
     """Views of every galaxy whose image can be decoded; the others are left out (and found by what is missing).
 
@@ -38,7 +41,7 @@ def views_of_batches(
             try:
                 views.append(make_views(contents[row].as_py(), galaxy_id, recipe, range(num_views)))
                 decoded.append(row)
-            except UnreadableImage:
+            except UnreadableImageError:
                 continue
         splits = [split_of(galaxy_ids[row], split_fractions) for row in decoded]
         kept = batch.take(pa.array(decoded * num_views, pa.int32()))
@@ -60,7 +63,7 @@ def reasons_of_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordB
 def _reason(content: bytes) -> str:
     try:
         decode_image(content)
-    except UnreadableImage as problem:
+    except UnreadableImageError as problem:
         return str(problem)
     return "could not be decoded the first time, but the second: is the storage reliable?"
 
@@ -72,7 +75,7 @@ def colour_sums_of_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Rec
         for content in batch.column("content"):
             try:
                 sums += ColourSums.of_image(decode_image(content.as_py()))
-            except UnreadableImage:
+            except UnreadableImageError:
                 continue
         yield pa.RecordBatch.from_pydict(
             {"num_pixels": [sums.num_pixels], "total": [sums.total], "products": [sums.products.ravel()]}

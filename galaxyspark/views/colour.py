@@ -32,9 +32,7 @@ class ColourSums:
         return cls(len(rgb), rgb.sum(axis=0), rgb.T @ rgb)
 
     def __add__(self, other: ColourSums) -> ColourSums:
-        return ColourSums(
-            self.num_pixels + other.num_pixels, self.total + other.total, self.products + other.products
-        )
+        return ColourSums(self.num_pixels + other.num_pixels, self.total + other.total, self.products + other.products)
 
 
 def principal_axes(sums: ColourSums) -> tuple[tuple[float, float, float], ...]:

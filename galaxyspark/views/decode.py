@@ -15,7 +15,7 @@ _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _PADDING = b"\x00\xff\n\r "
 
 
-class UnreadableImage(ValueError):
+class UnreadableImageError(ValueError):
     """The bytes are not an image we can use; the message is the reason that quarantine records."""
 
 
@@ -29,21 +29,21 @@ def decode_image(content: bytes) -> NDArray[np.uint8]:
         Pixels 0-255, shape (height, width, 3), colour order BGR (OpenCV's own).
 
     Raises:
-        UnreadableImage: Empty, neither JPEG nor PNG, cut off before its end marker, or broken inside.
+        UnreadableImageError: Empty, neither JPEG nor PNG, cut off before its end marker, or broken inside.
     """
     if not content:
-        raise UnreadableImage(EMPTY_FILE)
+        raise UnreadableImageError(EMPTY_FILE)
     if content.startswith(_JPEG_START):
         complete = content.rstrip(_PADDING).endswith(_JPEG_END)
     elif content.startswith(_PNG_START):
         complete = content.rstrip(_PADDING).endswith(_PNG_END)
     else:
-        raise UnreadableImage("not a JPEG or PNG image")
+        raise UnreadableImageError("not a JPEG or PNG image")
     if not complete:
-        raise UnreadableImage("truncated image")
+        raise UnreadableImageError("truncated image")
     pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
-        raise UnreadableImage("image cannot be decoded")
+        raise UnreadableImageError("image cannot be decoded")
     return pixels  # type: ignore[return-value]
 
 

@@ -62,9 +62,7 @@ def measured_axis_ratio(image: NDArray[np.uint8], radius_px: int = 80) -> float:
     light = np.clip(image[centre, centre].sum(axis=2, dtype=float) - 60.0, 0.0, None)
     y, x = np.indices(light.shape) - (radius_px - 0.5)
     light[np.hypot(x, y) > radius_px] = 0.0
-    moments = np.array(
-        [[(light * x * x).sum(), (light * x * y).sum()], [(light * x * y).sum(), (light * y * y).sum()]]
-    )
+    moments = np.array([[(light * x * x).sum(), (light * x * y).sum()], [(light * x * y).sum(), (light * y * y).sum()]])
     minor, major = np.linalg.eigvalsh(moments)
     return float(np.sqrt(minor / major))
 
@@ -143,9 +141,9 @@ def test_any_six_digit_id_can_be_simulated(number: int, seed: int) -> None:
 
 
 def test_majority_classes_come_in_the_stated_mix(sample: list[SimulatedGalaxy]) -> None:
-    smooth, featured, artifact = np.bincount(
-        [galaxy.votes[:3].argmax() for galaxy in sample], minlength=3
-    ) / len(sample)
+    smooth, featured, artifact = np.bincount([galaxy.votes[:3].argmax() for galaxy in sample], minlength=3) / len(
+        sample
+    )
 
     assert smooth == pytest.approx(0.45, abs=0.07)
     assert featured == pytest.approx(0.51, abs=0.07)

@@ -97,9 +97,7 @@ def _draw_profile(
 ) -> Map:
     """Draw a round GalSim profile, flattened along one axis and turned, with unit flux."""
     inclined = profile.transform(1.0, 0.0, 0.0, axis_ratio).rotate(angle_deg * galsim.degrees).withFlux(1.0)
-    image = inclined.drawImage(
-        nx=size_px, ny=size_px, scale=PIXEL_SCALE_ARCSEC, offset=offset_px, dtype=np.float32
-    )
+    image = inclined.drawImage(nx=size_px, ny=size_px, scale=PIXEL_SCALE_ARCSEC, offset=offset_px, dtype=np.float32)
     return np.asarray(np.maximum(image.array, 0.0), dtype=np.float32)
 
 
@@ -116,9 +114,7 @@ def _draw_bulge(galaxy: Galaxy, size_px: int) -> Map:
 
 def _draw_bar(bar: Bar, galaxy: Galaxy, size_px: int) -> Map:
     length = bar.half_length * galaxy.half_light_radius_arcsec
-    profile = galsim.Gaussian(half_light_radius=0.6 * length, gsparams=_ACCURACY).transform(
-        1.0, 0.0, 0.0, 0.24
-    )
+    profile = galsim.Gaussian(half_light_radius=0.6 * length, gsparams=_ACCURACY).transform(1.0, 0.0, 0.0, 0.24)
     in_plane = profile.rotate(bar.angle_deg * galsim.degrees)
     return _draw_profile(in_plane, galaxy.axis_ratio, galaxy.position_angle_deg, size_px)
 
@@ -169,9 +165,7 @@ def _arm_pattern(arms: Arms, radius: Map, azimuth: Map, rng: np.random.Generator
     """How much brighter than the smooth disk the arms are at every pixel (arbitrary scale)."""
     unwound = np.log(radius + 0.05) / np.tan(np.radians(arms.pitch_deg))
     wobble = (
-        0.25
-        * np.sin(2.0 * radius + rng.uniform(0.0, 2.0 * np.pi))
-        * np.sin(azimuth + rng.uniform(0.0, 2.0 * np.pi))
+        0.25 * np.sin(2.0 * radius + rng.uniform(0.0, 2.0 * np.pi)) * np.sin(azimuth + rng.uniform(0.0, 2.0 * np.pi))
     )
     crest = np.cos(arms.count * (azimuth - arms.sense * unwound + wobble - np.radians(arms.phase_deg)))
     # Arms fade into the bulge inside, and stand out more against the fainter outer disk.
@@ -202,9 +196,7 @@ def _add_companion(light: Map, galaxy: Galaxy, companion: Companion) -> Map:
     offset_x, offset_y = (offset / PIXEL_SCALE_ARCSEC for offset in companion.offset_arcsec)
     radius = galaxy.half_light_radius_arcsec * companion.size_ratio
     profile = galsim.Sersic(1.5, half_light_radius=radius, gsparams=_ACCURACY)
-    partner = _draw_profile(
-        profile, companion.axis_ratio, companion.position_angle_deg, size_px, (offset_x, offset_y)
-    )
+    partner = _draw_profile(profile, companion.axis_ratio, companion.position_angle_deg, size_px, (offset_x, offset_y))
     flux = nanomaggies(galaxy.magnitude, galaxy.disk_colour)
     tails = _draw_tails(galaxy, companion, size_px)
     added = companion.light_ratio * partner + companion.tail_share * tails
@@ -261,17 +253,12 @@ def _draw_bright_star(star: BrightStar, size_px: int) -> Map:
     flux = nanomaggies(star.magnitude, star.colour, star=True)
     # Scattered light is redder than the star: the halo of the thinned CCDs grows with wavelength.
     halo_colour = np.array([0.8, 0.9, 1.3], dtype=np.float32)
-    return np.asarray(
-        (core + spikes)[..., None] * flux + halo[..., None] * flux * halo_colour, dtype=np.float32
-    )
+    return np.asarray((core + spikes)[..., None] * flux + halo[..., None] * flux * halo_colour, dtype=np.float32)
 
 
 def _draw_trail(trail: SatelliteTrail, size_px: int) -> Map:
     """A line one pixel wide in a single band, shape (size_px, size_px, 3)."""
-    ends = [
-        (round(size_px * (0.5 + column)), round(size_px * (0.5 + row)))
-        for column, row in (trail.start, trail.end)
-    ]
+    ends = [(round(size_px * (0.5 + column)), round(size_px * (0.5 + row))) for column, row in (trail.start, trail.end)]
     line = np.zeros((size_px, size_px), dtype=np.uint8)
     cv2.line(line, ends[0], ends[1], (255.0,), 1, cv2.LINE_AA)
     light = np.zeros((size_px, size_px, 3), dtype=np.float32)

@@ -131,9 +131,7 @@ class Galaxy:
     def radius_90_arcsec(self) -> float:
         """Radius holding about 90 % of the light in a circular aperture, like the Petrosian R90."""
         concentration = 1.55 + 0.15 * self.bulge_share
-        return (
-            self.half_light_radius_arcsec * concentration * float(np.sqrt(0.75 + 0.25 * self.axis_ratio**2))
-        )
+        return self.half_light_radius_arcsec * concentration * float(np.sqrt(0.75 + 0.25 * self.axis_ratio**2))
 
 
 @dataclass(frozen=True)

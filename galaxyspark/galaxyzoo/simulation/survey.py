@@ -54,18 +54,14 @@ def observe(light: Map, scene: Scene, rng: np.random.Generator) -> NDArray[np.ui
     Returns:
         RGB in 0..255, shape (424, 424, 3).
     """
-    blurred = cv2.filter2D(
-        light, -1, _seeing_kernel(round(scene.seeing_arcsec, 2)), borderType=cv2.BORDER_REFLECT
-    )
+    blurred = cv2.filter2D(light, -1, _seeing_kernel(round(scene.seeing_arcsec, 2)), borderType=cv2.BORDER_REFLECT)
     exposure = _register(_expose(np.asarray(blurred, np.float32), rng), rng)
     sky_grey_levels = SKY_GREY_LEVELS + SKY_GREY_SCATTER * np.float32(rng.normal())
     image = _colour_image(exposure, sky_grey_levels)
     if isinstance(scene.artifact, FrameEdge):
         image[_missing(scene.artifact, scene.size_px)] = 0
     mosaic = decode_jpeg(encode_jpeg(image, SURVEY_JPEG_QUALITY))
-    return np.asarray(
-        cv2.resize(mosaic, (IMAGE_SIZE_PX, IMAGE_SIZE_PX), interpolation=cv2.INTER_CUBIC), np.uint8
-    )
+    return np.asarray(cv2.resize(mosaic, (IMAGE_SIZE_PX, IMAGE_SIZE_PX), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def encode_jpeg(image_rgb: NDArray[np.uint8], quality: int = 95) -> bytes:
@@ -96,9 +92,7 @@ def _register(exposure: Map, rng: np.random.Generator) -> Map:
     for band in range(3):
         shift_x, shift_y = phase + rng.normal(0.0, BAND_OFFSET_PX, size=2)
         motion = np.array([[1.0, 0.0, shift_x], [0.0, 1.0, shift_y]], dtype=np.float32)
-        registered[..., band] = cv2.warpAffine(
-            exposure[..., band], motion, size, borderMode=cv2.BORDER_REFLECT
-        )
+        registered[..., band] = cv2.warpAffine(exposure[..., band], motion, size, borderMode=cv2.BORDER_REFLECT)
     return registered
 
 

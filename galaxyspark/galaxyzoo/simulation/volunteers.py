@@ -116,9 +116,7 @@ def _feature_logit(galaxy: Galaxy, clarity: float) -> float:
 def _arm_strength(arms: Arms) -> float:
     """Contrast of the arms in [0, 1]: many, tight or broad arms run into one another."""
     separation = np.sin(np.radians(arms.pitch_deg)) / arms.count
-    return float(
-        arms.light_share * (0.5 + 0.5 * arms.sharpness / 3.5) * (0.7 + 0.3 * min(1.0, separation / 0.15))
-    )
+    return float(arms.light_share * (0.5 + 0.5 * arms.sharpness / 3.5) * (0.7 + 0.3 * min(1.0, separation / 0.15)))
 
 
 def _oddness(scene: Scene) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,6 @@ from pyspark.sql import SparkSession
 from galaxyspark.settings import (
     AugmentJob,
     AugmentSettings,
-    ClassifyJob,
-    ClassifySettings,
-    ExtractJob,
-    PredictJob,
-    PredictSettings,
-    ReportJob,
     SimulateJob,
     SimulateSettings,
 )
@@ -95,42 +90,34 @@ def augmented_run(spark: SparkSession, simulated_run: Path, galaxies: Galaxies) 
 
 
 @pytest.fixture(scope="session")
-def trained_run(augmented_run: Path) -> Path:
-    """The same run with ``train`` published too, by two real Horovod ranks."""
-    arguments = ["--run", str(augmented_run), "--weights", "none", "--epochs", "2", "--batch-size", "16"]
-    completed = horovodrun(2, *arguments)
+def finished_run(augmented_run: Path, galaxies: Galaxies) -> Path:
+    """The same run taken to its end as a user does: real spark-submit, horovodrun with two ranks, broken new images."""
+    whole = next(galaxies.unlabelled.iterdir()).read_bytes()
+    (galaxies.unlabelled / "cut off.jpg").write_bytes(whole[:2000])
+    (galaxies.unlabelled / "empty.jpg").write_bytes(b"")
+    (galaxies.unlabelled / "<b>text.png").write_text("not an image")
+    flags = ["--run", augmented_run, "--images", galaxies.images, "--labels", galaxies.labels]
+    flags += ["--new-images", galaxies.unlabelled, "--start-at", "train", "--weights", "none", "--epochs", 2]
+    flags += ["--batch-size", 16, "--train-views", 3, "--predict-views", 2, "--svm-c", 0.1, 1]
+    completed = _run(ROOT / "submit.sh", "pipeline", *flags)
     assert completed.returncode == 0, completed.stdout + completed.stderr
+    (augmented_run / "terminal.txt").write_text(completed.stdout + completed.stderr)
     return augmented_run
 
 
 @pytest.fixture(scope="session")
-def finished_run(spark: SparkSession, trained_run: Path, galaxies: Galaxies) -> Path:
-    """The same run with every stage published; three of the new images are broken."""
-    from galaxyspark.classify.compare import classify
-    from galaxyspark.classify.predict import predict
-    from galaxyspark.features.extract import extract
-    from galaxyspark.report.page import write_report
-
-    extract(spark, ExtractJob(run=trained_run))
-    classify(spark, ClassifyJob(run=trained_run, classify=ClassifySettings(svm_c=(0.1, 1.0))))
-    whole = next(galaxies.unlabelled.iterdir()).read_bytes()
-    (galaxies.unlabelled / "cut off.jpg").write_bytes(whole[:2000])
-    (galaxies.unlabelled / "empty.jpg").write_bytes(b"")
-    (galaxies.unlabelled / "<script>text.png").write_text("not an image")
-    predict(
-        spark,
-        PredictJob(run=trained_run, new_images=str(galaxies.unlabelled), predict=PredictSettings(predict_views=2)),
-    )
-    write_report(ReportJob(run=trained_run))
-    return trained_run
+def run_submit() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ./submit.sh with the arguments given."""
+    return partial(_run, ROOT / "submit.sh")
 
 
-def horovodrun(ranks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """jobs/train.py on real ranks, one thread each."""
-    command = [str(BIN / "horovodrun"), "-np", str(ranks), sys.executable, str(ROOT / "jobs" / "train.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment(), check=False)
+@pytest.fixture(scope="session")
+def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command as a user does who has activated the virtual environment."""
+    return _run
 
 
-def environment() -> dict[str, str]:
-    """Of a user who has activated the virtual environment."""
-    return os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "GALAXYSPARK_READY": "1", "OMP_NUM_THREADS": "1"}
+def _run(*command: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "GALAXYSPARK_READY": "1", "OMP_NUM_THREADS": "1"}
+    arguments = [str(argument) for argument in command]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=400, env=environment, check=False)

@@ -50,7 +50,8 @@ def classify(spark: SparkSession, job: ClassifyJob) -> dict[str, Any]:
             "epoch": run.manifest("train")["training"]["chosen"]["epoch"],
             "svm": choice,
             "splits": {
-                split: judge(judged_pdf[judged_pdf["split"] == split], svm, classes) for split in ("validation", "test")
+                split: judge(judged_pdf[judged_pdf["split"] == split], svm, classes, commonest)
+                for split in ("validation", "test")
             },
         }
         write_atomically(staging.path("metrics.json"), json.dumps(metrics, indent=2))

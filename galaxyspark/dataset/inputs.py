@@ -195,13 +195,13 @@ def check_match(images_df: DataFrame, labels: Labels, images: str, labels_file: 
     unlabelled = images_df.join(labelled_df, "galaxy_id", "left_anti")
     without_image = labelled_df.join(images_df, "galaxy_id", "left_anti")
     for missing_df, what, where in (
-        (unlabelled, "images have no row", f"--labels {labels_file}, column {ID_COLUMN}"),
-        (without_image, "rows have no image", f"--images {images}"),
+        (unlabelled, "Images without a row", f"--labels {labels_file}, column {ID_COLUMN}"),
+        (without_image, "Rows without an image", f"--images {images}"),
     ):
         if count := missing_df.count():
             examples = _some([row["galaxy_id"] for row in missing_df.select("galaxy_id").limit(3).collect()], count)
             raise UserError(
-                f"{count:,} {what} in {where}: {examples}. "
+                f"{what} in {where}: {count:,}, such as {examples}. "
                 "Complete the input, or pass --allow-unmatched to leave them out."
             )
 

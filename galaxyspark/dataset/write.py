@@ -140,7 +140,7 @@ def _in_order(make_views, columns, batches):  # type: ignore[no-untyped-def]
 
 
 def write_views(spark: SparkSession, views_df: DataFrame, path: Path, schema: Unischema) -> None:
-    """Write the petastorm dataset, a directory per split. JPEG bytes do not shrink, so Parquet leaves them as they are."""
+    """Write the petastorm dataset, a directory per split, its JPEG bytes as they are: they do not shrink."""
     url = file_url(path)
     with materialize_dataset(spark, url, schema, ROW_GROUP_MB):
         views_df.write.partitionBy("split").option("compression", "none").parquet(url)

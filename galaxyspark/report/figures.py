@@ -200,7 +200,9 @@ def _finish(figure: Figure, name: str, title: str) -> Drawing:
     svg, png = io.StringIO(), io.BytesIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", bbox_inches="tight", pad_inches=0.02, facecolor="none", metadata=no_metadata)
+        figure.savefig(
+            svg, format="svg", bbox_inches="tight", pad_inches=0.02, facecolor="none", metadata=no_metadata
+        )
     figure.axes[0].set_title(title, pad=10)
     figure.savefig(png, format="png", bbox_inches="tight", facecolor="white", dpi=_PNG_DPI)
     return Drawing(name, title, _with_page_colours(svg.getvalue()), png.getvalue())

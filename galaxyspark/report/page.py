@@ -201,7 +201,7 @@ def percent(share: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 9.3 s, 1 min 52 s, 10 h 30 min."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest_s = divmod(round(seconds), 60)
     if minutes < 60:
@@ -215,7 +215,7 @@ def date(timestamp: str) -> str:
 
 
 def rate(per_second: float) -> str:
-    """A rate with three digits, or all those before the point."""
+    """A rate, or what one takes, with three digits or all those before the point."""
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
@@ -233,7 +233,7 @@ def draw_confusions(metrics: Mapping[str, Any]) -> list[Drawing]:
         for name in ("cnn_mean16", "svm")
     ]
     if tuple(classes) == ORIGINAL.classes:
-        title = "Original pipeline, on another data set"
+        title = "Original pipeline, other data set"
         drawings.append(draw_confusion("confusion_original", title, ORIGINAL.confusion, classes))
     return drawings
 
@@ -339,7 +339,7 @@ def view_images(views: Path, galaxy_ids: Sequence[str]) -> dict[str, tuple[str, 
 
 
 def read_quarantine(run: RunDirectory) -> list[dict[str, str]] | None:
-    """The first ``QUARANTINE_ROWS`` quarantined images: galaxy_id, path, reason. None where nothing is there."""
+    """The first ``QUARANTINE_ROWS`` quarantined images: galaxy_id, path, reason. None without a file."""
     directory = run.path("quarantine")
     if not directory.is_dir():
         return None

@@ -30,7 +30,7 @@ def test_broken_images_have_a_reason_and_nothing_else(catalogue_pdf: pd.DataFram
     assert broken_pdf["quarantine_reason"].to_dict() == {
         "cut off": "truncated image",
         "empty": "empty file",
-        "<script>text": "not a JPEG or PNG image",
+        "<b>text": "not a JPEG or PNG image",
     }
     assert broken_pdf.drop(columns=["quarantine_reason", "path"]).isna().all(axis=None)
 

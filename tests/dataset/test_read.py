@@ -63,7 +63,7 @@ def test_shards_of_the_training_split_are_disjoint_and_complete(augmented_run: P
 
 def test_training_order_is_shuffled_by_the_seed_alone(augmented_run: Path) -> None:
     def first_views(seed: int) -> list[int]:
-        with closing(training_batches(augmented_run / "views", CLASSES, 16, Shard(), seed, buffer_views=300)) as batches:
+        with closing(training_batches(augmented_run / "views", CLASSES, 16, Shard(), seed, 300)) as batches:
             return [checksum(image) for batch in itertools.islice(batches, 6) for image in batch.images]
 
     assert first_views(seed=1) == first_views(seed=1)

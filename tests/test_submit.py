@@ -1,0 +1,119 @@
+"""What users type, what they see and the status they get."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from galaxyspark.command_line import parse
+from galaxyspark.settings import STAGES, PipelineJob
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_help_names_every_command(run_submit) -> None:
+    shown = run_submit("--help")
+    assert shown.returncode == 0
+    for command in (*STAGES, "setup", "demo", "test", "bench", "pipeline"):
+        assert re.search(rf"^  {command}\b", shown.stdout, re.MULTILINE), command
+
+
+def test_a_command_that_is_not_there(run_submit) -> None:
+    completed = run_submit("agument")
+    assert completed.returncode == 2
+    assert "no command 'agument'" in completed.stderr
+
+
+def test_the_pipeline_ends_with_accuracy_rates_and_what_to_look_at(finished_run: Path) -> None:
+    shown = (finished_run / "terminal.txt").read_text()
+    assert re.search(r"CNN, mean of 16 views +0\.\d{3}", shown)
+    assert re.search(r"SVM on its features +0\.\d{3}", shown)
+    for stage in ("augment", "train", "extract"):
+        assert re.search(rf"^  {stage} +\d+ +[\d,]+ views/s", shown, re.MULTILINE), stage
+    assert f"{finished_run}/report/index.html" in shown
+    for noise in ("WARN", "Traceback", "FutureWarning", "incubator", "<stdout>"):
+        assert noise not in shown
+
+
+def test_the_run_is_laid_out_as_documented(finished_run: Path) -> None:
+    for name in (
+        "simulated/images",
+        "simulated/labels.csv",
+        "views/_common_metadata",
+        "views/split=test",
+        "quarantine",
+        "model/weights.safetensors",
+        "model/card.json",
+        "checkpoints",
+        "history.jsonl",
+        "features",
+        "classifiers/svm.skops",
+        "metrics.json",
+        "report/index.html",
+        "catalogue",
+        "catalogue.csv",
+        *(f"manifests/{stage}.json" for stage in STAGES),
+    ):
+        assert (finished_run / name).exists(), name
+    assert not list(finished_run.glob(".*"))
+
+
+def test_the_settings_used_are_saved_and_can_be_used_again(finished_run: Path) -> None:
+    saved = finished_run / "settings" / "train.yaml"
+    assert yaml.safe_load(saved.read_text())["train"]["batch_size"] == 16
+    job = parse(PipelineJob, ["--config", str(finished_run / "settings" / "pipeline.yaml"), "--epochs", "7"])
+    assert (job.train.epochs, job.train.batch_size, job.predict.predict_views) == (7, 16, 2)
+
+
+def test_bad_input_is_one_message_and_status_2(run_command, tmp_path: Path) -> None:
+    job = ROOT / "jobs" / "augment.py"
+    completed = run_command("spark-submit", job, "--images", tmp_path, "--labels", "no.csv", "--run", tmp_path / "run")
+    assert completed.returncode == 2
+    # spark-submit passes both streams of Python on as its standard output.
+    assert f"augment: --images {tmp_path}: no images there" in completed.stdout
+    assert "Traceback" not in completed.stdout + completed.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_without_views_is_one_message_and_status_2(run_submit, tmp_path: Path) -> None:
+    completed = run_submit("train", "--run", tmp_path, "--weights", "none")
+    assert completed.returncode == 2
+    assert "stage 'augment' has not been published in this run. Run it first: ./submit.sh augment" in completed.stderr
+    assert "Traceback" not in completed.stderr
+
+
+def test_the_pipeline_finds_out_about_weights_before_the_long_work(run_submit, tmp_path: Path) -> None:
+    completed = run_submit("pipeline", "--run", tmp_path / "run", "--weights", tmp_path / "none.safetensors")
+    assert completed.returncode == 2
+    assert re.search(r"--weights .*none.safetensors: no such file .*--weights none", completed.stderr)
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_without_labels_make_no_pipeline(run_submit, tmp_path: Path) -> None:
+    completed = run_submit("pipeline", "--run", tmp_path / "run", "--images", tmp_path)
+    assert completed.returncode == 2
+    assert "--images and --labels go together" in completed.stderr
+
+
+def test_setup_names_a_missing_java_and_the_line_that_mends_it(tmp_path: Path) -> None:
+    """On a machine without Java and without apt-get."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "dirname", "sed", "id", "cksum", "cat"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    completed = subprocess.run(
+        [ROOT / "conf" / "setup" / "setup.sh"],
+        env={"PATH": str(tools), "HOME": os.environ["HOME"], "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 1
+    assert "[setup] Java 17 or 21 (java on the PATH, or JAVA_HOME) is missing." in completed.stderr
+    assert "sudo apt-get install openjdk-17-jre-headless" in completed.stderr

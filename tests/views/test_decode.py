@@ -1,0 +1,136 @@
+"""Bytes to pixels, on files that PIL wrote."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from galaxyspark.views.decode import UnreadableImageError, decode_image, decode_views, encode_jpeg
+
+KINDS = {"jpeg": {"format": "JPEG"}, "progressive": {"format": "JPEG", "progressive": True}, "png": {"format": "PNG"}}
+
+
+def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def smooth(height: int, width: int) -> NDArray[np.uint8]:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([128 + 100 * np.sin(x / 9), 120 + 90 * np.cos(y / 7), (x + y) % 256 * 0.5], 2).astype(np.uint8)
+
+
+def written(image: Image.Image, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, **options)
+    return stream.getvalue()
+
+
+def read_by_pil(content: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 31), (40, 3), (64, 64)])
+def test_a_png_comes_back_exactly_in_bgr(shape: tuple[int, int]) -> None:
+    rgb = noise(*shape)
+    np.testing.assert_array_equal(decode_image(written(Image.fromarray(rgb), format="PNG")), rgb[:, :, ::-1])
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA"])
+def test_every_kind_of_png_becomes_three_channels(mode: str) -> None:
+    content = written(Image.fromarray(smooth(20, 30)).convert(mode), format="PNG")
+    np.testing.assert_array_equal(decode_image(content), read_by_pil(content)[:, :, ::-1])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_has_the_pixels_that_pil_reads(mode: str, options: dict) -> None:
+    content = written(Image.fromarray(smooth(51, 70)).convert(mode), format="JPEG", **options)
+    difference = decode_image(content)[:, :, ::-1].astype(int) - read_by_pil(content)
+    assert np.abs(difference).max() <= 3
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(list(KINDS)), st.integers(1, 40), st.integers(1, 40), st.integers(0, 99), st.floats(0, 1))
+def test_a_file_cut_off_anywhere_is_refused(kind: str, height: int, width: int, seed: int, share: float) -> None:
+    content = written(Image.fromarray(noise(height, width, seed)), **KINDS[kind])
+    cut_off = content[: min(int(share * len(content)), len(content) - 1)]
+    with pytest.raises(UnreadableImageError, match=r"^(empty file|not a JPEG or PNG image|truncated image)$"):
+        decode_image(cut_off)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_length_of_a_cut_off_file_passes(kind: str) -> None:
+    content = written(Image.fromarray(smooth(24, 24)), **KINDS[kind])
+    for length in range(len(content)):
+        with pytest.raises(UnreadableImageError):
+            decode_image(content[:length])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_changed_byte_of_a_png_never_yields_other_pixels(data: st.DataObject) -> None:
+    rgb = noise(9, 11)
+    content = bytearray(written(Image.fromarray(rgb), format="PNG"))
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        pixels = decode_image(bytes(content))
+    except UnreadableImageError:
+        return
+    np.testing.assert_array_equal(pixels, rgb[:, :, ::-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("padding", [b"\0" * 100, b"\n", b"\r\n"])
+def test_padding_after_the_end_does_no_harm(kind: str, padding: bytes) -> None:
+    content = written(Image.fromarray(smooth(20, 20)), **KINDS[kind])
+    np.testing.assert_array_equal(decode_image(content + padding), decode_image(content))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"GalaxyID,label\n1,smooth\n", "not a JPEG or PNG image"),
+        (b"\0" * 1000, "not a JPEG or PNG image"),
+        (written(Image.fromarray(smooth(8, 8)), format="GIF"), "not a JPEG or PNG image"),
+        (written(Image.fromarray(smooth(8, 8)), format="BMP"), "not a JPEG or PNG image"),
+        (written(Image.fromarray(smooth(8, 8)), format="JPEG")[:40] + b"\xff\xd9", "image cannot be decoded"),
+    ],
+    ids=["empty", "text", "zeros", "gif", "bmp", "only a header"],
+)
+def test_the_reason_is_what_quarantine_will_say(content: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableImageError) as error:
+        decode_image(content)
+    assert str(error.value) == reason
+
+
+def test_a_jpeg_of_ours_is_read_by_pil_and_closer_the_higher_its_quality() -> None:
+    rgb = smooth(64, 48)
+    errors, sizes = [], []
+    for quality in (20, 60, 95):
+        content = encode_jpeg(rgb[:, :, ::-1].copy(), quality)
+        image = Image.open(io.BytesIO(content))
+        assert (image.format, image.size, image.mode) == ("JPEG", (48, 64), "RGB")
+        errors.append(np.abs(np.asarray(image).astype(int) - rgb).mean())
+        sizes.append(len(content))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 2
+    assert sizes == sorted(sizes)
+
+
+def test_views_are_decoded_to_rgb_in_their_order_on_any_number_of_threads() -> None:
+    jpegs = [encode_jpeg(np.full((32, 32, 3), (0, 5 * shade, 255), np.uint8), 95) for shade in range(40)]
+    with ThreadPoolExecutor(3) as threads:
+        views = decode_views(jpegs, threads)
+    assert views.shape == (40, 32, 32, 3)
+    assert views.dtype == np.uint8
+    assert np.abs(views.astype(int) - np.stack([read_by_pil(jpeg) for jpeg in jpegs])).max() <= 3
+    np.testing.assert_allclose(views[:, 16, 16], [(255, 5 * shade, 0) for shade in range(40)], atol=4)
+    np.testing.assert_array_equal(views, decode_views(jpegs))

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name not in _NOT_BENCHMARKS]
     if not arguments or arguments[0] not in names:
-        given = f"no benchmark '{arguments[0]}'" if arguments else "which benchmark?"
+        given = f"no benchmark '{arguments[0]}'." if arguments else "which benchmark?"
         print(f"bench: {given} There are: {', '.join(sorted(names))}.", file=sys.stderr)
         return 2
     quiet_libraries(verbose=False)

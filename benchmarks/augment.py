@@ -20,11 +20,8 @@ from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pyarrow.parquet as pq
 import tyro
-from numpy.typing import NDArray
 from petastorm.unischema import Unischema, dict_to_spark_row
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
@@ -41,12 +38,9 @@ from galaxyspark.spark import start_session
 from galaxyspark.views.augment import (
     NUM_VIEWS,
     ViewRecipe,
-    _shrink,
     make_views,
-    perturbation_of,
-    view_to_image,
+    view_pixels,
 )
-from galaxyspark.views.decode import decode_image
 
 _SEED = 1
 _VIEW_SIZE_PX = 224
@@ -130,7 +124,6 @@ def prepare(spark: SparkSession, directory: Path, num_galaxies: int) -> Work:
         jpeg_quality=_JPEG_QUALITY,
     )
     work = Work(images, images_df, labels, recipe)
-    check_same_views(work)
     return work
 
 
@@ -167,40 +160,8 @@ def _rows_of_galaxy(schema: Unischema, recipe: ViewRecipe, galaxy: Row) -> Itera
     values = galaxy.asDict()
     content = values.pop("content")
     split = split_of(galaxy.galaxy_id, _SPLIT_FRACTIONS)
-    for view, pixels in enumerate(_view_pixels(content, galaxy.galaxy_id, recipe)):
+    for view, pixels in enumerate(view_pixels(content, galaxy.galaxy_id, recipe)):
         yield dict_to_spark_row(schema, values | {"view": view, "image": pixels[..., ::-1], "split": split})
-
-
-def _view_pixels(content: bytes, galaxy_id: str, recipe: ViewRecipe) -> Iterator[NDArray[np.uint8]]:
-    """``make_views`` up to the JPEG: views in BGR. ``check_same_views`` makes sure that it stays so."""
-    image = _shrink(decode_image(content), recipe)
-    for view in range(NUM_VIEWS):
-        perturbation = perturbation_of(recipe.seed, galaxy_id, view)
-        pixels = cv2.warpAffine(
-            image,
-            view_to_image(perturbation, image.shape[:2], recipe),
-            (recipe.size_px, recipe.size_px),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
-        )
-        if any(perturbation.colour):
-            shift_rgb = recipe.colour_strength * np.asarray(perturbation.colour) @ np.asarray(recipe.colour_axes)
-            pixels = cv2.add(pixels, (*shift_rgb[::-1], 0.0))  # type: ignore[call-overload]
-        yield pixels  # type: ignore[misc]
-
-
-def check_same_views(work: Work) -> None:
-    """Make sure, on one galaxy, that ``row_at_a_time`` makes the very bytes that the others make.
-
-    Raises:
-        RuntimeError: It does not.
-    """
-    file = next(work.images.iterdir())
-    content, field = file.read_bytes(), work.schema.fields["image"]
-    pixels_of_views = _view_pixels(content, file.stem, work.recipe)
-    encoded = [bytes(field.codec.encode(field, pixels[..., ::-1])) for pixels in pixels_of_views]
-    if encoded != make_views(content, file.stem, work.recipe):
-        raise RuntimeError("row_at_a_time makes other views than galaxyspark.views.augment.make_views.")
 
 
 def count_rows(views_path: Path) -> int:

@@ -38,19 +38,17 @@ def fit_svm(
         The fitted pipeline of scaler and SVM, and how it was chosen: kernel, C, macro-F1 of every candidate.
     """
     features, classes = train
-    tried: dict[float, float] = {}
-    best: Pipeline | None = None
-    for c in candidates:
-        pipeline = make_pipeline(StandardScaler(), _machine(c, len(features), seed)).fit(features, classes)
-        tried[c] = float(f1_score(validation[1], pipeline.predict(validation[0]), average="macro", zero_division=0))
-        if best is None or tried[c] > max(score for other, score in tried.items() if other != c):
-            best, best_c = pipeline, c
-    assert best is not None
-    kernel = "rbf" if isinstance(best[-1], SVC) else "linear"
-    return best, {
+    fitted = {c: make_pipeline(StandardScaler(), _machine(c, len(features), seed)) for c in candidates}
+    scores = {}
+    for c, pipeline in fitted.items():
+        predicted = pipeline.fit(features, classes).predict(validation[0])
+        scores[c] = float(f1_score(validation[1], predicted, average="macro", zero_division=0))
+    best = max(scores, key=lambda c: scores[c])
+    kernel = "rbf" if isinstance(fitted[best][-1], SVC) else "linear"
+    return fitted[best], {
         "kernel": kernel,
-        "c": best_c,
-        "validation_macro_f1": {str(c): f1 for c, f1 in tried.items()},
+        "c": best,
+        "validation_macro_f1": {str(c): score for c, score in scores.items()},
     }
 
 

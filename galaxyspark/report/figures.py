@@ -73,9 +73,7 @@ class Drawing:
     png: bytes
 
 
-def draw_confusion(
-    name: str, title: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]
-) -> Drawing:
+def draw_confusion(name: str, title: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Drawing:
     """A heat map of the share of each true class, with counts and percentages up to 12 classes.
 
     Args:
@@ -101,9 +99,7 @@ def draw_loss(name: str, title: str, history: Sequence[Mapping[str, Any]], chose
     epochs = [row["epoch"] for row in history]
     with _style():
         figure, axes = _curve_axes("loss (nats)")
-        axes.plot(
-            epochs, [row["train_loss"] for row in history], "--", color=PALETTE["training"], label="training"
-        )
+        axes.plot(epochs, [row["train_loss"] for row in history], "--", color=PALETTE["training"], label="training")
         _draw_validation(axes, history, "loss", chosen_epoch)
         return _finish(figure, name, title)
 
@@ -126,9 +122,7 @@ def _fill_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float6
         if labelled:
             ink = PALETTE["on-heat" if share > _DARK_CELL else "ink"]
             percent = f"{share:.1%}" if counts[row].any() else "–"
-            axes.text(
-                column, row - 0.04, f"{counts[row, column]:,}", ha="center", size=11, weight="bold", color=ink
-            )
+            axes.text(column, row - 0.04, f"{counts[row, column]:,}", ha="center", size=11, weight="bold", color=ink)
             axes.text(column, row + 0.26, percent, ha="center", size=8, color=ink)
     if labelled:
         edges = np.arange(len(counts) + 1) - 0.5
@@ -165,15 +159,11 @@ def _curve_axes(quantity: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _draw_validation(
-    axes: Axes, history: Sequence[Mapping[str, Any]], quantity: str, chosen_epoch: int
-) -> None:
+def _draw_validation(axes: Axes, history: Sequence[Mapping[str, Any]], quantity: str, chosen_epoch: int) -> None:
     """The validation's line, and a ring around the epoch whose weights were kept."""
     colour = PALETTE["validation"]
     values = {row["epoch"]: row[quantity] for row in history}
-    axes.plot(
-        list(values), list(values.values()), "-", color=colour, marker="o", markersize=3, label="validation"
-    )
+    axes.plot(list(values), list(values.values()), "-", color=colour, marker="o", markersize=3, label="validation")
     if chosen_epoch in values:
         axes.plot(
             [chosen_epoch],
@@ -200,9 +190,7 @@ def _finish(figure: Figure, name: str, title: str) -> Drawing:
     svg, png = io.StringIO(), io.BytesIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(
-            svg, format="svg", bbox_inches="tight", pad_inches=0.02, facecolor="none", metadata=no_metadata
-        )
+        figure.savefig(svg, format="svg", bbox_inches="tight", pad_inches=0.02, facecolor="none", metadata=no_metadata)
     figure.axes[0].set_title(title, pad=10)
     figure.savefig(png, format="png", bbox_inches="tight", facecolor="white", dpi=_PNG_DPI)
     return Drawing(name, title, _with_page_colours(svg.getvalue()), png.getvalue())

@@ -7,7 +7,7 @@ amounts that depend on (seed, galaxy id, view) alone: a retry or another cluster
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -98,8 +98,16 @@ def make_views(
     Raises:
         UnreadableImageError: The image cannot be decoded.
     """
+    return [encode_jpeg(pixels, recipe.jpeg_quality) for pixels in view_pixels(content, galaxy_id, recipe, views)]
+
+
+def view_pixels(
+    content: bytes, galaxy_id: str, recipe: ViewRecipe, views: Iterable[int] = range(NUM_VIEWS)
+) -> Iterator[NDArray[np.uint8]]:
+    """The same views before they are encoded: pixels 0-255, shape (size_px, size_px, 3), colour order BGR."""
     image = _shrink(decode_image(content), recipe)
-    return [_make_view(image, perturbation_of(recipe.seed, galaxy_id, view), recipe) for view in views]
+    for view in views:
+        yield _make_view(image, perturbation_of(recipe.seed, galaxy_id, view), recipe)
 
 
 def _shrink(image: NDArray[np.uint8], recipe: ViewRecipe) -> NDArray[np.uint8]:
@@ -110,7 +118,7 @@ def _shrink(image: NDArray[np.uint8], recipe: ViewRecipe) -> NDArray[np.uint8]:
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
-def _make_view(image: NDArray[np.uint8], perturbation: Perturbation, recipe: ViewRecipe) -> bytes:
+def _make_view(image: NDArray[np.uint8], perturbation: Perturbation, recipe: ViewRecipe) -> NDArray[np.uint8]:
     view = cv2.warpAffine(
         image,
         view_to_image(perturbation, image.shape[:2], recipe),
@@ -121,7 +129,7 @@ def _make_view(image: NDArray[np.uint8], perturbation: Perturbation, recipe: Vie
     if any(perturbation.colour):
         shift_rgb = recipe.colour_strength * np.asarray(perturbation.colour) @ np.asarray(recipe.colour_axes)
         view = cv2.add(view, (*shift_rgb[::-1], 0.0))  # type: ignore[call-overload]
-    return encode_jpeg(view, recipe.jpeg_quality)  # type: ignore[arg-type]
+    return view  # type: ignore[return-value]
 
 
 def view_to_image(perturbation: Perturbation, image_shape: tuple[int, ...], recipe: ViewRecipe) -> NDArray[np.float64]:

@@ -35,6 +35,7 @@ def original() -> GoogLeNet:
             module.momentum = None
     with torch.no_grad():
         network.train()(2 * torch.rand(4, 3, 64, 64) - 1)
+        network.fc.weight.mul_(0.2)
         network.fc.bias.copy_(torch.tensor([0.5, 0.0, -0.5]))
     return network.eval()
 
@@ -75,7 +76,7 @@ def test_inference_is_torchvisions_own_within_half_precision(
     distances = np.linalg.norm(inference.features[:, None] - features[None], axis=2)
     np.testing.assert_array_equal(distances.argmin(axis=1), range(5))
     assert (distances.diagonal() < 0.05 * np.linalg.norm(features, axis=1)).all()
-    np.testing.assert_allclose(inference.probabilities, torch.softmax(logits, dim=1), atol=0.03)
+    np.testing.assert_allclose(inference.probabilities, torch.softmax(logits, dim=1), atol=0.01)
     np.testing.assert_allclose(inference.probabilities.sum(axis=1), 1, atol=1e-5)
 
 
@@ -83,5 +84,5 @@ def test_a_view_does_not_depend_on_those_beside_it(classifier: Classifier, jpegs
     together = classifier.infer(jpegs[::-1])
     for position, jpeg in enumerate(jpegs[::-1]):
         alone = classifier.infer([jpeg])
-        np.testing.assert_allclose(alone.probabilities[0], together.probabilities[position], atol=0.02)
+        np.testing.assert_allclose(alone.probabilities[0], together.probabilities[position], atol=0.01)
         assert np.linalg.norm(alone.features[0] - together.features[position]) < 0.03 * np.linalg.norm(alone.features)

@@ -78,17 +78,10 @@ def test_input_is_what_torchvisions_transforms_make(pixels: Tensor) -> None:
 
 
 @torch.no_grad()
-def test_from_scratch_there_are_two_auxiliary_heads_and_the_seed_decides() -> None:
-    def built(seed: int) -> GoogLeNet:
-        torch.manual_seed(seed)
-        return build_network(7, "none")
-
-    network = built(1)
-    output = network.train()(torch.zeros(2, 3, 64, 64))
+def test_from_scratch_there_are_two_auxiliary_heads() -> None:
+    with torch.device("meta"):  # shapes alone
+        output = build_network(7, "none").train()(torch.zeros(2, 3, 64, 64))
     assert [head.shape for head in output] == [(2, 7)] * 3
-    weight, again, other = network.state_dict()["conv1.conv.weight"], built(1).conv1.conv.weight, built(2).conv1.conv
-    assert torch.equal(weight, again)
-    assert not torch.equal(weight, other.weight)
 
 
 def test_a_file_of_as_many_classes_is_taken_whole(original: GoogLeNet, file: Path) -> None:
@@ -101,13 +94,12 @@ def test_a_file_of_as_many_classes_is_taken_whole(original: GoogLeNet, file: Pat
 def test_weights_of_other_classes_keep_all_but_the_last_layers(
     source: str, original: GoogLeNet, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For imagenet the weights lie in torch's cache, as after a download."""
-    cached = tmp_path / "hub" / "checkpoints" / Path(GoogLeNet_Weights.IMAGENET1K_V1.url).name
-    cached.parent.mkdir(parents=True)
-    torch.save(original.state_dict(), cached)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    if source == "imagenet":  # the weights lie in torch's cache, as after a download
+        cached = tmp_path / "hub" / "checkpoints" / Path(GoogLeNet_Weights.IMAGENET1K_V1.url).name
+        cached.parent.mkdir(parents=True)
+        torch.save(original.state_dict(), cached)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    torch.manual_seed(3)
     state = build_network(5, str(file) if source == "file" else "imagenet").state_dict()
     for name, value in original.state_dict().items():
         if is_head(name):
@@ -137,14 +129,14 @@ def test_a_file_that_cannot_be_used_is_named_with_what_to_do(
         save_file(content, file)
     elif content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as error, torch.device("meta"):
         build_network(3, str(file))
     assert str(error.value).startswith(f"--weights {file}: {complaint}")
     assert "--weights none" in str(error.value)
 
 
 def test_a_directory_is_no_file_of_weights(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--weights .*: no such file"):
+    with pytest.raises(UserError, match="--weights .*: no such file"), torch.device("meta"):
         build_network(3, str(tmp_path))
 
 
@@ -165,7 +157,7 @@ def test_without_network_imagenet_is_one_message_that_offers_none(
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as error, torch.device("meta"):
         build_network(3, "imagenet")
     message = str(error.value)
     assert message.startswith("--weights imagenet: ")

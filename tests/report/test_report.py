@@ -132,9 +132,7 @@ def make_run(root: Path, classes: list[str] = CLASSES, num_epochs: int = 3) -> P
     ]
     write_rows(root / "views" / "split=test", views)
     write_rows(root / "features", features)
-    write_rows(
-        root / "quarantine", [{"galaxy_id": "999", "path": f"file:/{SCRIPT}.jpg", "reason": "empty file"}]
-    )
+    write_rows(root / "quarantine", [{"galaxy_id": "999", "path": f"file:/{SCRIPT}.jpg", "reason": "empty file"}])
     return root
 
 
@@ -307,11 +305,7 @@ def test_settings_and_versions(reader: PageReader) -> None:
 
 
 def test_page_needs_nothing_else(finished_run: Path, html: str, reader: PageReader) -> None:
-    links = [
-        value
-        for _, name, value in reader.attributes
-        if name in ("src", "href", "xlink:href", "srcset", "data")
-    ]
+    links = [value for _, name, value in reader.attributes if name in ("src", "href", "xlink:href", "srcset", "data")]
     assert links
     assert all(link.startswith(("data:", "#")) for link in links)
     assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?([^)]*)", html))

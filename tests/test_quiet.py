@@ -1,0 +1,112 @@
+"""Real processes behind galaxyspark.quiet, and what of their output arrives."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from galaxyspark.quiet import clean
+
+QUIET = [sys.executable, "-m", "galaxyspark.quiet"]
+
+
+def run(*script: str) -> subprocess.CompletedProcess[bytes]:
+    """A child that runs the lines of a script, with ``out`` and ``err`` for its streams of bytes."""
+    child = "\n".join(["import os, sys, time", "out, err = sys.stdout.buffer, sys.stderr.buffer", *script])
+    return subprocess.run([*QUIET, sys.executable, "-c", child], capture_output=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize(
+    ("piece", "shown"),
+    [
+        (b"WARNING: Using incubator modules: jdk.incubator.vector\n", b""),
+        (b"[W socket.cpp:601] no address\n", b""),
+        (b"[0]<stderr>:[W socket.cpp:601] no address\n", b""),
+        (b"[0]<stdout>:epoch 1\n", b"epoch 1\n"),
+        (b"[0]<stderr>:epoch 1\n", b"epoch 1\n"),
+        (b"[1]<stderr>:Traceback\n", b"[1]<stderr>:Traceback\n"),
+        (b"[10]<stdout>:x\n", b"[10]<stdout>:x\n"),
+        (b"see [0]<stdout>: and WARNING: Using incubator modules\n", None),
+        (b"\n", b"\n"),
+        (b"", b""),
+    ],
+)
+@pytest.mark.parametrize("redraws", [True, False])
+def test_noise_goes_and_everything_else_stays(piece: bytes, shown: bytes | None, redraws: bool) -> None:
+    assert clean(piece, redraws) == (piece if shown is None else shown)
+
+
+def test_streams_and_status_are_passed_on() -> None:
+    completed = run(
+        "print('WARNING: Using incubator modules: x', file=sys.stderr)",
+        "print('[0]<stdout>:result')",
+        "print('[1]<stderr>:trouble', file=sys.stderr)",
+        "print('no newline at the end', end='')",
+        "sys.exit(7)",
+    )
+    assert completed.stdout == b"result\nno newline at the end"
+    assert completed.stderr == b"[1]<stderr>:trouble\n"
+    assert completed.returncode == 7
+
+
+def test_a_command_that_succeeds_has_status_0() -> None:
+    assert run("pass").returncode == 0
+
+
+def test_a_line_written_in_pieces_is_one_line() -> None:
+    completed = run(
+        "for piece in (b'WARNING: Using inc', b'ubator modules\\nke', b'pt\\n'):",
+        "    out.write(piece); out.flush(); time.sleep(0.05)",
+    )
+    assert completed.stdout == b"kept\n"
+
+
+def test_much_output_and_bytes_that_are_no_text_arrive_unchanged() -> None:
+    completed = run(
+        "out.write(bytes([0, 128, 255, 254]) * 5 + b'\\n')",
+        "for number in range(20_000):",
+        "    out.write(b'row %d\\n' % number)",
+        "    err.write(b'[0]<stderr>:row %d\\n' % number)",
+    )
+    rows = b"".join(b"row %d\n" % number for number in range(20_000))
+    assert completed.stdout == bytes([0, 128, 255, 254]) * 5 + b"\n" + rows
+    assert completed.stderr == rows
+
+
+def test_a_log_keeps_only_the_last_state_of_a_progress_bar() -> None:
+    bar = r"'\rtrain:  10%', '\rtrain:  60%', '\rtrain: 100%\n', 'done\n', '\rpredict: 5%', '\rpredict: 9%'"
+    completed = run(f"for state in ({bar}):", "    print(state, end='', file=sys.stderr, flush=True)")
+    assert completed.stderr == b"train: 100%\ndone\npredict: 9%"
+
+
+def test_a_terminal_sees_the_progress_bar_move() -> None:
+    controller, terminal = pty.openpty()
+    child = "import sys; print('\\r 10%', '\\r 60%', '\\r100%', sep='', file=sys.stderr)"
+    with subprocess.Popen([*QUIET, sys.executable, "-c", child], stdout=terminal, stderr=terminal) as process:
+        process.wait(timeout=30)
+    seen = b""
+    while select.select([controller], [], [], 0.2)[0]:
+        seen += os.read(controller, 4096)
+        if b"100%" in seen:
+            break
+    os.close(terminal)
+    os.close(controller)
+    assert [state.strip() for state in seen.split(b"\r") if state.strip()] == [b"10%", b"60%", b"100%"]
+
+
+def test_output_is_not_held_back_until_the_end() -> None:
+    child = "import time; print('first', flush=True); time.sleep(30)"
+    with subprocess.Popen([*QUIET, sys.executable, "-c", child], stdout=subprocess.PIPE) as process:
+        start = time.monotonic()
+        assert process.stdout.readline() == b"first\n"
+        assert time.monotonic() - start < 15
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=15) != 0  # and a stopped one stops its command, which would sleep on
+        assert process.stdout.read() == b""

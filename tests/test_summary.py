@@ -1,0 +1,92 @@
+"""A run in a few lines, from manifests and metrics written by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from galaxyspark.run_directory import RunDirectory
+from galaxyspark.summary import rate, summary
+
+MANIFESTS = {
+    "predict": {"duration_s": 8.0, "counts": {"images": 100, "quarantined": 3}},
+    "simulate": {"duration_s": 10.0, "counts": {"galaxies": 1000, "unlabelled": 100}},
+    "augment": {"duration_s": 5.0, "counts": {"views": {"train": 11200, "validation": 2400, "test": 2400}}},
+    "train": {"duration_s": 95.4, "views_per_s": 310.4},
+    "extract": {"duration_s": 2.5, "counts": {"views": 5000}},
+    "classify": {"duration_s": 61.7, "svm": {"kernel": "rbf"}},
+}
+RATES = {
+    "simulate": "110 galaxies/s",
+    "augment": "3,200 views/s",
+    "train": "310 views/s",
+    "extract": "2,000 views/s",
+    "classify": "",
+    "predict": "12 images/s",
+}
+
+
+def metric(accuracy: float, low: float, high: float, macro_f1: float) -> dict:
+    return {"n": 1234, "accuracy": accuracy, "accuracy_interval": [low, high], "macro_f1": macro_f1}
+
+
+TEST = {
+    "cnn_mean16": metric(0.9, 0.85, 0.94, 0.81),
+    "cnn_view0": metric(0.88, 0.83, 0.92, 0.7987),
+    "svm": metric(0.871, 0.82, 0.91, 0.9),
+    "always_commonest": metric(0.6, 0.55, 0.65, 0.25),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "manifests").mkdir()
+    for stage, manifest in MANIFESTS.items():
+        (tmp_path / "manifests" / f"{stage}.json").write_text(json.dumps(manifest))
+    other = {name: metric(0.1, 0.0, 0.2, 0.3) for name in TEST}
+    (tmp_path / "metrics.json").write_text(json.dumps({"splits": {"validation": other, "test": TEST}}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("stage", RATES)
+def test_the_rate_of_a_stage_is_what_it_made_in_a_second(stage: str) -> None:
+    assert rate(stage, MANIFESTS[stage]) == RATES[stage]
+
+
+def test_every_classifier_is_shown_with_its_numbers_on_the_test_split(run: Path) -> None:
+    lines = summary(RunDirectory(run))
+    assert any("1,234 test galaxies" in line for line in lines)
+    rows = [re.findall(r"\d\.\d{3}", line) for line in lines]
+    assert [row for row in rows if row] == [
+        ["0.900", "0.850", "0.940", "0.810"],
+        ["0.880", "0.830", "0.920", "0.799"],
+        ["0.871", "0.820", "0.910", "0.900"],
+        ["0.600", "0.550", "0.650", "0.250"],
+    ]
+    assert [line for line in lines if "SVM" in line and "0.871" in line]
+
+
+def test_stages_stand_in_the_order_they_run_with_seconds_and_rate(run: Path) -> None:
+    lines = [line.split() for line in summary(RunDirectory(run))]
+    rows = [words for words in lines if words and words[0] in MANIFESTS]
+    seconds = {"simulate": "10", "augment": "5", "train": "95", "extract": "2", "classify": "62", "predict": "8"}
+    assert rows == [[stage, seconds[stage], *RATES[stage].split()] for stage in seconds]
+
+
+def test_only_what_is_there_is_pointed_at(run: Path) -> None:
+    (run / "report").mkdir()
+    (run / "report" / "index.html").touch()
+    lines = [line.strip() for line in summary(RunDirectory(run))]
+    assert str(run / "report" / "index.html") in lines
+    assert str(run / "metrics.json") in lines
+    assert str(run / "catalogue.csv") not in lines
+
+
+def test_a_run_without_metrics_has_its_stages_alone(run: Path) -> None:
+    (run / "manifests" / "classify.json").unlink()
+    text = "\n".join(summary(RunDirectory(run)))
+    assert "accuracy" not in text
+    assert "3,200 views/s" in text

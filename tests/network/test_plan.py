@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galaxyspark.network.training import Plan
@@ -31,6 +31,7 @@ def test_the_schedule_is_torchs_linear_warm_up_and_cosine(total: int, warm_up: i
                 schedule.step()
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_the_rate_rises_to_its_peak_and_then_falls_but_never_to_nothing(total: int) -> None:
     factors = [Plan(10, total).learning_rate_factor(step) for step in range(total)]
@@ -64,6 +65,7 @@ def test_a_plan_is_cut_down_to_the_time(seconds_left: float, total: int, epochs:
     assert (plan.total_steps, plan.epochs) == (total, epochs)
 
 
+@settings(deadline=None)
 @given(STEPS, st.floats(-100, 1e5), st.floats(1e-3, 100), st.data())
 def test_a_cut_plan_fits_and_is_never_longer(total: int, left: float, per_step: float, data: st.DataObject) -> None:
     done = data.draw(st.integers(0, total))

@@ -173,12 +173,13 @@ def test_another_process_makes_the_same_bytes() -> None:
     assert other.stdout.decode().strip() == here, other.stderr.decode()
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0), st.text())
 def test_view_0_is_never_perturbed(seed: int, galaxy_id: str) -> None:
     assert perturbation_of(seed, galaxy_id, 0) == Perturbation(0.0, False, 1.0, (0.0, 0.0), (0.0, 0.0, 0.0))
 
 
+@settings(deadline=None)
 @given(st.integers(0), st.text(), st.integers(1, 15))
 def test_perturbations_stay_in_their_ranges(seed: int, galaxy_id: str, view: int) -> None:
     perturbation = perturbation_of(seed, galaxy_id, view)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -49,6 +49,7 @@ def test_images_of_one_colour_have_axes_without_length() -> None:
     np.testing.assert_allclose(axes, 0, atol=1e-4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=6, max_size=6))
 def test_sums_add_up_however_images_are_spread_over_workers(worker_of_image: list[int]) -> None:
     all_images = images(6)

@@ -79,7 +79,7 @@ def _split_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
         if name != "--config":
             rest.append(argument)
             continue
-        value = value or next(remaining, "")
+        value = value if "=" in argument else next(remaining, "")
         if not value:
             raise UserError("--config needs a file: --config conf/laptop.yaml")
         config_file = Path(value)
@@ -89,14 +89,14 @@ def _split_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 def _section_values(job: type[Job], config_file: Path) -> dict[str, Any]:
     """The settings in a YAML file that belong to this job, checked; those of other jobs are passed over."""
     try:
-        content = yaml.safe_load(config_file.read_text()) or {}
+        content = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(f"--config {config_file}: cannot be read ({error.strerror}).") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"--config {config_file}: is not YAML: {error}") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(f"--config {config_file}: must hold 'setting: value' lines, as the files in conf/ do.")
-    known = get_type_hints(PipelineJob)
+    known = get_type_hints(PipelineJob) | get_type_hints(job)
     unknown = sorted(set(content) - set(known))
     if unknown:
         raise UserError(f"--config {config_file}: unknown settings {', '.join(unknown)}; known: {', '.join(known)}.")
@@ -112,8 +112,10 @@ def _checked(kind: Any, value: Any, source: str, name: str = "") -> Any:
     except ValidationError as error:
         problems = []
         for problem in error.errors():
-            place = ".".join(str(part) for part in ((name,) if name else ()) + problem["loc"])
-            problems.append(f"\n  {place}: {problem['msg']} (given: {problem['input']!r})")
+            place = [str(part) for part in ((name,) if name else ()) + problem["loc"]]
+            flag = next(part for part in reversed(place) if not part.isdigit()).replace("_", "-")
+            named = ".".join(place) if name else f"--{flag}"
+            problems.append(f"\n  {named}: {problem['msg']} (given: {problem['input']!r})")
         raise UserError(f"Settings from {source} are not usable:{''.join(problems)}") from None
 
 

@@ -1,7 +1,7 @@
 """Runs a command and keeps known noise of Spark, petastorm and Horovod off the terminal: python -m galaxyspark.quiet.
 
-Progress bars redraw their line with a carriage return. On a terminal they pass; in a log file only their last state
-is kept. The exit status is the command's.
+Progress bars redraw their line with a carriage return. On a terminal they pass; a log file gets their last state, and
+a line every half minute on the way there. The exit status is the command's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import IO
 
 _NOISE = (
@@ -21,30 +22,45 @@ _NOISE = (
     b"Using Spark's default log4j profile",
     b"[W socket.cpp",
 )
-_FIRST_RANK = re.compile(rb"^\[0\]<(stdout|stderr)>:")
-_PIECE = re.compile(rb"[^\r\n]*[\r\n]")
+_RANK = re.compile(rb"^\[(\d+)\]<(?:stdout|stderr)>:")
+_PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
+_HEARTBEAT_S = 30.0
 
 
 def clean(piece: bytes, redraws: bool) -> bytes:
     """What to show of a piece of output that ends with a newline or a carriage return; empty for noise."""
-    piece = _FIRST_RANK.sub(b"", piece)
-    if piece.startswith(_NOISE) or (piece.endswith(b"\r") and not redraws):
+    rank = _RANK.match(piece)
+    text = piece[rank.end() :] if rank else piece
+    if text.startswith(_NOISE) or (piece.endswith(b"\r") and not redraws):
         return b""
-    return piece
+    return text if rank and rank.group(1) == b"0" else piece
 
 
 def _pump(source: IO[bytes], target: IO[bytes], redraws: bool) -> None:
+    """Pass the source on until it ends. In a log a bar that is redrawn for long shows a line now and then."""
     pending = b""
+    shown_at = time.monotonic()
     while block := os.read(source.fileno(), 4096):
         pending += block
         end = 0
         for match in _PIECE.finditer(pending):
-            target.write(clean(match.group(), redraws))
+            piece = match.group()
             end = match.end()
+            if piece.endswith(b"\r") and not redraws and time.monotonic() - shown_at > _HEARTBEAT_S:
+                piece = piece[:-1] + b"\n"
+                shown_at = time.monotonic()
+            _write(target, clean(piece, redraws))
         pending = pending[end:]
+    _write(target, clean(pending, redraws=True))
+
+
+def _write(target: IO[bytes], text: bytes) -> None:
+    """Write at once. Where nobody reads any more (``| head``), the command must still be able to finish."""
+    try:
+        target.write(text)
         target.flush()
-    target.write(clean(pending, redraws=True))
-    target.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), target.fileno())
 
 
 def main(command: list[str]) -> int:

@@ -31,10 +31,17 @@ _VERSIONS_OF = ("pyspark", "petastorm", "pyarrow", "numpy", "torch", "torchvisio
 
 @dataclass
 class Staging:
-    """An unpublished stage: a directory to write into and the manifest that will be published with it."""
+    """An unpublished stage.
+
+    Attributes:
+        directory: Where to write.
+        manifest: What is to be published beside the duration and the versions.
+        handled: How many of what the stage handled, such as ``(16_000, "views")``; the manifest gets the rate.
+    """
 
     directory: Path
     manifest: dict[str, Any] = field(default_factory=dict)
+    handled: tuple[int, str] | None = None
 
     def path(self, name: str) -> Path:
         """Where to write the output that is to be ``RUN/<name>``."""
@@ -85,11 +92,14 @@ class RunDirectory:
         start = time.perf_counter()
         try:
             yield staging
+            duration_s = time.perf_counter() - start
+            count, unit = staging.handled or (0, "")
             staging.manifest = {
                 "stage": name,
                 "id": uuid.uuid4().hex,
                 "published": datetime.now(UTC).isoformat(timespec="seconds"),
-                "duration_s": round(time.perf_counter() - start, 2),
+                "duration_s": round(duration_s, 2),
+                "rate": {"per_s": count / duration_s, "unit": unit} if staging.handled else None,
                 "inputs": dict(inputs),
                 "versions": versions(),
                 **staging.manifest,

@@ -91,7 +91,7 @@ class ClassifySettings:
 
     __pydantic_config__ = _STRICT
 
-    svm_c: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
+    svm_c: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.01, 0.1, 1.0, 10.0)
     """Values of the SVM's C to choose from, on the validation split."""
 
 

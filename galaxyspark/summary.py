@@ -29,7 +29,7 @@ def summary(run: RunDirectory) -> list[str]:
             lines.append(f"  {title:<28}{metric['accuracy']:8.3f}   {low:.3f}-{high:.3f}   {metric['macro_f1']:8.3f}")
     lines.append(f"\n{'Stage':<30}seconds   rate")
     for stage, manifest in manifests.items():
-        lines.append(f"  {stage:<28}{manifest['duration_s']:7.0f}   {rate(stage, manifest)}".rstrip())
+        lines.append(f"  {stage:<28}{manifest['duration_s']:7.0f}   {format_rate(manifest['rate'])}".rstrip())
     lines.append("\nLook at:")
     for name in ("report/index.html", "catalogue.csv", "metrics.json"):
         if run.path(name).exists():
@@ -37,18 +37,6 @@ def summary(run: RunDirectory) -> list[str]:
     return lines
 
 
-def rate(stage: str, manifest: dict[str, Any]) -> str:
-    """What a stage did in a second, such as ``3,100 views/s``; empty for stages that are not about many rows."""
-    if stage == "train":
-        return f"{manifest['views_per_s']:,.0f} views/s"
-    counts = manifest.get("counts", {})
-    amounts = {
-        "simulate": ("galaxies", counts.get("galaxies", 0) + counts.get("unlabelled", 0)),
-        "augment": ("views", sum(counts["views"].values()) if stage == "augment" else 0),
-        "extract": ("views", counts.get("views", 0)),
-        "predict": ("images", counts.get("images", 0)),
-    }
-    if stage not in amounts:
-        return ""
-    unit, amount = amounts[stage]
-    return f"{amount / manifest['duration_s']:,.0f} {unit}/s"
+def format_rate(rate: dict[str, Any] | None) -> str:
+    """A manifest's rate, such as ``3,100 views/s``; empty where a stage has none."""
+    return f"{rate['per_s']:,.0f} {rate['unit']}/s" if rate else ""

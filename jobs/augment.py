@@ -4,13 +4,17 @@ from galaxyspark.command_line import run_job
 from galaxyspark.dataset.write import augment
 from galaxyspark.settings import AugmentJob
 from galaxyspark.spark import start_session
+from galaxyspark.summary import format_rate
 
 
 def main(job: AugmentJob) -> None:
     manifest = augment(start_session("augment", job.verbose), job)
     counts = manifest["counts"]
     views = sum(counts["views"].values())
-    print(f"{counts['images']:,} images: {views:,} views, {counts['quarantined']:,} quarantined.")
+    print(
+        f"{counts['images']:,} images: {views:,} views ({format_rate(manifest['rate'])}), "
+        f"{counts['quarantined']:,} images quarantined."
+    )
 
 
 if __name__ == "__main__":

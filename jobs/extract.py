@@ -4,12 +4,12 @@ from galaxyspark.command_line import run_job
 from galaxyspark.features.extract import extract
 from galaxyspark.settings import ExtractJob
 from galaxyspark.spark import start_session
+from galaxyspark.summary import format_rate
 
 
 def main(job: ExtractJob) -> None:
     manifest = extract(start_session("extract", job.verbose), job)
-    views, seconds = manifest["counts"]["views"], manifest["duration_s"]
-    print(f"Features of {views:,} views in {seconds:.0f} s ({views / seconds:,.0f} views/s).")
+    print(f"Features of {manifest['counts']['views']:,} views: {format_rate(manifest['rate'])}.")
 
 
 if __name__ == "__main__":

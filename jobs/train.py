@@ -11,7 +11,8 @@ def main(job: TrainJob) -> None:
         chosen = manifest["training"]["chosen"]
         print(
             f"Chose epoch {chosen['epoch']}: validation accuracy {chosen['accuracy']:.3f} "
-            f"of {chosen['num_galaxies']} galaxies. {manifest['views_per_s']} views/s on {manifest['ranks']} ranks."
+            f"of {chosen['num_galaxies']} galaxies. "
+            f"{manifest['rate']['per_s']:,.0f} views/s on {manifest['ranks']} ranks."
         )
 
 

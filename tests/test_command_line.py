@@ -106,8 +106,8 @@ def test_every_flag_out_of_range_is_named_at_once() -> None:
     arguments = ["--epochs", "0", "--batch-size", "1", "--seed", "-1", "--learning-rate", "nan"]
     message = refusal(TrainJob, [*RUN, *arguments])
     assert "the command line" in message
-    for name, given in (("epochs", "0"), ("batch_size", "1"), ("seed", "-1"), ("learning_rate", "nan")):
-        [line] = [line for line in message.splitlines() if f"{name}:" in line]
+    for flag, given in (("--epochs", "0"), ("--batch-size", "1"), ("--seed", "-1"), ("--learning-rate", "nan")):
+        [line] = [line for line in message.splitlines() if f"{flag}:" in line]
         assert f"(given: {given})" in line
         assert "greater than" in line
 
@@ -258,3 +258,28 @@ def test_only_verbose_shows_the_warnings_of_dependencies(verbose: bool) -> None:
     finally:
         logger.setLevel(level)
     assert (len(seen), shown) == ((1, True) if verbose else (0, False))
+
+
+def test_the_settings_file_that_training_saves_is_read_back(tmp_path: Path) -> None:
+    settings = parse(TrainJob, [*RUN, "--epochs", "4", "--check"])
+    saved = tmp_path / "train.yaml"
+    saved.write_text(to_yaml(settings))
+    assert parse(TrainJob, ["--config", str(saved)]) == settings
+
+
+@pytest.mark.parametrize("content", [b"seed: \xff\xfe\n", b"1: 2\n"], ids=["not UTF-8", "a number as key"])
+def test_a_config_that_is_no_text_of_settings_is_refused(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_bytes(content)
+    assert str(file) in refusal(TrainJob, ["--config", str(file), *RUN])
+
+
+def test_config_without_a_file_does_not_swallow_the_next_flag() -> None:
+    assert "--config needs a file" in refusal(TrainJob, ["--config=", "--epochs", "3", *RUN])
+
+
+@pytest.mark.parametrize("values", [[], ["0"], ["-1", "2"]])
+def test_the_svms_candidates_are_some_positive_numbers(values: list[str]) -> None:
+    with pytest.raises((UserError, SystemExit)) as ending:
+        parse(ClassifyJob, [*RUN, "--svm-c", *values])
+    assert ending.type is SystemExit or "--svm-c" in str(ending.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import select
@@ -9,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from galaxyspark import quiet
 from galaxyspark.quiet import clean
 
 QUIET = [sys.executable, "-m", "galaxyspark.quiet"]
@@ -110,3 +113,30 @@ def test_output_is_not_held_back_until_the_end() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=15) != 0  # and a stopped one stops its command, which would sleep on
         assert process.stdout.read() == b""
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_command(tmp_path: Path) -> None:
+    """As ``| head -1`` does."""
+    done = tmp_path / "done"
+    child = f"print('x' * 79, '\\n' * 1, end='') or [print('y' * 79) for _ in range(20_000)]; open({str(done)!r}, 'w')"
+    with subprocess.Popen([*QUIET, sys.executable, "-c", child], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
+    assert done.exists()
+
+
+def test_a_long_silence_of_a_redrawn_bar_is_broken_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quiet, "_HEARTBEAT_S", 0.0)
+    reading, writing = os.pipe()
+    os.write(writing, b"train: 1%\rtrain: 2%\r")
+    os.close(writing)
+    shown = io.BytesIO()
+    with open(reading, "rb", buffering=0) as source:
+        quiet._pump(source, shown, redraws=False)
+    assert shown.getvalue() == b"train: 1%\ntrain: 2%\n"
+
+
+def test_noise_of_any_rank_goes_and_windows_newlines_stay() -> None:
+    assert clean(b"[1]<stderr>:[W socket.cpp:601] no address\n", redraws=False) == b""
+    assert run("out.write(b'row\\r\\n')").stdout == b"row\r\n"

@@ -74,6 +74,7 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
         num_rows, num_classified = catalogue_df.agg(F.count("*"), F.count("class_cnn")).collect()[0]
         if num_rows != images_df.count():
             raise RuntimeError(f"{images_df.count()} images in, {num_rows} rows in the catalogue.")
+        staging.handled = num_rows, "images"
         staging.manifest = {
             "counts": {
                 "images": num_rows,

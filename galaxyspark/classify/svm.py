@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import skops.io
@@ -68,11 +69,14 @@ def load_svm(file: Path) -> Pipeline:
     """Read a fitted pipeline.
 
     Raises:
-        UserError: The file is missing, or holds types that a pipeline of ours has not.
+        UserError: The file is missing or damaged, or holds types that a pipeline of ours has not.
     """
     if not file.is_file():
         raise UserError(f"{file}: no such file; run the stage classify first.")
-    foreign = skops.io.get_untrusted_types(file=file)
+    try:
+        foreign = skops.io.get_untrusted_types(file=file)
+    except (BadZipFile, KeyError, ValueError) as error:
+        raise UserError(f"{file}: not a classifier in skops' format ({error}). Run the stage classify again.") from None
     if foreign:
         raise UserError(f"{file}: holds types that no classifier of ours has: {', '.join(foreign)}. Not loaded.")
     pipeline: Pipeline = skops.io.load(file, trusted=[])

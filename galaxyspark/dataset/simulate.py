@@ -37,6 +37,7 @@ def simulate(spark: SparkSession, job: SimulateJob) -> dict[str, Any]:
         votes_pdf.to_csv(directory / "labels.csv", index=False, float_format="%.6g")
         if unlabelled:
             make_galaxies(spark, unlabelled, job.seed, directory / "unlabelled").count()
+        staging.handled = len(ids), "galaxies"
         staging.manifest = {"counts": {"galaxies": len(labelled), "unlabelled": len(unlabelled)}}
     return staging.manifest
 

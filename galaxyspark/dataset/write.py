@@ -78,6 +78,7 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
             "classes": labels.classes,
             **_counts(spark, views_path, labels, images_df.count(), quarantined),
         }
+        staging.handled = sum(staging.manifest["counts"]["views"].values()), "views"
     return staging.manifest
 
 

@@ -42,10 +42,9 @@ def extract(spark: SparkSession, job: ExtractJob) -> dict[str, Any]:
         )
         with progress(spark, "extract"):
             features_df.write.parquet(file_url(staging.path("features")))
-        staging.manifest = {
-            "classes": data["classes"],
-            "counts": {"views": spark.read.parquet(file_url(staging.path("features"))).count()},
-        }
+        num_views = spark.read.parquet(file_url(staging.path("features"))).count()
+        staging.handled = num_views, "views"
+        staging.manifest = {"classes": data["classes"], "counts": {"views": num_views}}
     return staging.manifest
 
 

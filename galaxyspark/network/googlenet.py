@@ -98,4 +98,5 @@ class FeatureNetwork(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs of ``to_input`` -> features (views, 1024) and logits (views, classes), float32."""
         features = self.trunk(inputs).float()
-        return features, self.last_layer(features)
+        with torch.autocast(inputs.device.type, enabled=False):  # bf16 would cost the logits all but 3 digits
+            return features, self.last_layer(features)

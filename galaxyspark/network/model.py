@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.models import GoogLeNet
@@ -68,8 +69,15 @@ def load_card(directory: Path) -> ModelCard:
 
 
 def load_weights(directory: Path) -> dict[str, Tensor]:
-    """The weights of a published model by torchvision's names."""
-    return load_file(directory / _WEIGHTS)
+    """The weights of a published model by torchvision's names.
+
+    Raises:
+        UserError: They are missing or damaged.
+    """
+    try:
+        return load_file(directory / _WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{directory / _WEIGHTS}: cannot be read ({error}). Run the stage train again.") from None
 
 
 def load_network(card: ModelCard, state: dict[str, Tensor]) -> GoogLeNet:

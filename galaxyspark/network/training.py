@@ -101,7 +101,8 @@ def train(job: TrainJob) -> dict[str, Any] | None:
         save_model(staging.path("model"), trainer.best_state, card)
         write_atomically(staging.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in trainer.history))
         staging.manifest = {
-            "views_per_s": trainer.views_per_s(),
+            # That of training itself, without the start and validation.
+            "rate": {"per_s": trainer.views_per_s(), "unit": "views"},
             "ranks": hvd.size(),
             "training": card.training,
         }

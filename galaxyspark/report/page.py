@@ -262,25 +262,8 @@ def stage_time(stage: str, manifest: Mapping[str, Any] | None) -> StageTime:
     """Duration and rate of a stage, as far as its manifest tells."""
     if manifest is None:
         return StageTime(stage, None)
-    duration_s = manifest["duration_s"]
-    if stage == "train":
-        return StageTime(stage, duration_s, manifest.get("views_per_s"), "views")
-    count, unit = _handled(stage, manifest.get("counts", {}))
-    return StageTime(stage, duration_s, count / duration_s if count and duration_s else None, unit)
-
-
-def _handled(stage: str, counts: Mapping[str, Any]) -> tuple[int, str]:
-    """How many of what a stage handled, from the counts of its manifest; 0 where that is not known."""
-    match stage:
-        case "simulate":
-            return counts.get("galaxies", 0) + counts.get("unlabelled", 0), "galaxies"
-        case "augment":
-            return sum(counts.get("views", {}).values()), "views"
-        case "extract":
-            return counts.get("views", 0), "views"
-        case "predict":
-            return counts.get("images", 0), "images"
-    return 0, ""
+    rate = manifest["rate"] or {"per_s": None, "unit": ""}
+    return StageTime(stage, manifest["duration_s"], rate["per_s"], rate["unit"])
 
 
 def make_gallery(run: RunDirectory, classes: Sequence[str], seed: int) -> Gallery | None:

@@ -53,7 +53,7 @@ class Perturbation:
 
     Attributes:
         rotation_rad: Counter-clockwise, 0 to 2 pi.
-        mirrored: Left and right exchanged before the rotation.
+        mirrored: Left and right exchanged after the rotation.
         zoom: Above 1 the galaxy appears larger; 1/1.3 to 1.3, log-uniform.
         shift: Of the view's centre along x and y, as a share of the image's side.
         colour: Standard normal weights of the three colour axes.
@@ -115,7 +115,9 @@ def _shrink(image: NDArray[np.uint8], recipe: ViewRecipe) -> NDArray[np.uint8]:
     scale = recipe.size_px * MAX_ZOOM / (recipe.field_of_view * min(image.shape[:2]))
     if scale >= 1:
         return image
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    height, width = image.shape[:2]
+    size = (round(width * scale), round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
 def _make_view(image: NDArray[np.uint8], perturbation: Perturbation, recipe: ViewRecipe) -> NDArray[np.uint8]:

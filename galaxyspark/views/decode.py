@@ -29,7 +29,8 @@ def decode_image(content: bytes) -> NDArray[np.uint8]:
         Pixels 0-255, shape (height, width, 3), colour order BGR (OpenCV's own).
 
     Raises:
-        UnreadableImageError: Empty, neither JPEG nor PNG, cut off before its end marker, or broken inside.
+        UnreadableImageError: Empty, neither JPEG nor PNG, without an end marker at its end (cut off, or with foreign
+            bytes behind it), or not decodable. A JPEG with some bytes damaged inside is decoded all the same.
     """
     if not content:
         raise UnreadableImageError(EMPTY_FILE)
@@ -41,7 +42,10 @@ def decode_image(content: bytes) -> NDArray[np.uint8]:
         raise UnreadableImageError("not a JPEG or PNG image")
     if not complete:
         raise UnreadableImageError("truncated image")
-    pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # its header claims more than the 2^30 pixels that OpenCV decodes
+        pixels = None
     if pixels is None:
         raise UnreadableImageError("image cannot be decoded")
     return pixels  # type: ignore[return-value]

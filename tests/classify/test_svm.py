@@ -99,3 +99,10 @@ def test_a_file_that_would_run_code_is_not_loaded(function: object, name: str, t
     assert str(error.value).startswith(f"{file}: ")
     assert name in str(error.value)
     assert "Not loaded" in str(error.value)
+
+
+def test_a_damaged_file_is_named_with_the_stage_that_writes_it(tmp_path: Path) -> None:
+    file = tmp_path / "svm.skops"
+    file.write_bytes(b"not a classifier")
+    with pytest.raises(UserError, match=r"svm.skops: not a classifier in skops' format .*stage classify"):
+        load_svm(file)

@@ -72,3 +72,11 @@ def test_a_card_that_is_none_is_named(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load_card(tmp_path)
     assert str(error.value).startswith(f"{tmp_path / 'card.json'}: not the card of a model: ")
+
+
+@pytest.mark.parametrize("content", [None, b"not weights"])
+def test_missing_or_damaged_weights_are_named(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "weights.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"weights.safetensors: cannot be read .*stage train"):
+        load_weights(tmp_path)

@@ -156,14 +156,16 @@ def write_manifests(root: Path, classes: list[str]) -> None:
     }
     extra: dict[str, Any] = {
         "augment": {"galaxies_by_class": dict.fromkeys(SPLITS, of_class)},
-        "train": {"views_per_s": 57.9},
     }
+    rates = {"simulate": (10, "galaxies"), "augment": (6, "views"), "train": (57.9, "views"), "extract": (300, "views")}
+    rates["predict"] = (0.25, "images")
     for stage, duration_s in DURATIONS_S.items():
         manifest = {
             "stage": stage,
             "id": f"id of {stage}",
             "published": "2026-01-02T03:04:05+00:00",
             "duration_s": duration_s,
+            "rate": dict(zip(("per_s", "unit"), rates[stage], strict=True)) if stage in rates else None,
             "inputs": {name: f"id of {name}" for name in INPUTS.get(stage, [])},
             "versions": {"galaxyspark": "0.1.0"},
             "counts": counts.get(stage, {}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,6 +17,9 @@ from PIL import Image
 from galaxyspark.views.decode import UnreadableImageError, decode_image, decode_views, encode_jpeg
 
 KINDS = {"jpeg": {"format": "JPEG"}, "progressive": {"format": "JPEG", "progressive": True}, "png": {"format": "PNG"}}
+
+
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -93,6 +98,12 @@ def test_padding_after_the_end_does_no_harm(kind: str, padding: bytes) -> None:
     np.testing.assert_array_equal(decode_image(content + padding), decode_image(content))
 
 
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return PNG_START + b"\0\0\0\x0d" + header + struct.pack(">I", zlib.crc32(header)) + PNG_END
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -102,8 +113,9 @@ def test_padding_after_the_end_does_no_harm(kind: str, padding: bytes) -> None:
         (written(Image.fromarray(smooth(8, 8)), format="GIF"), "not a JPEG or PNG image"),
         (written(Image.fromarray(smooth(8, 8)), format="BMP"), "not a JPEG or PNG image"),
         (written(Image.fromarray(smooth(8, 8)), format="JPEG")[:40] + b"\xff\xd9", "image cannot be decoded"),
+        (png_header(100_000, 100_000), "image cannot be decoded"),
     ],
-    ids=["empty", "text", "zeros", "gif", "bmp", "only a header"],
+    ids=["empty", "text", "zeros", "gif", "bmp", "only a header", "decompression bomb"],
 )
 def test_the_reason_is_what_quarantine_will_say(content: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError) as error:

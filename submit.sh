@@ -48,7 +48,10 @@ spark_job() {
 train_job() {
   local ranks=2
   if [ "${1:-}" = -np ]; then
-    ranks=${2:?./submit.sh train -np needs a number}
+    ranks=${2:-}
+    case $ranks in
+      "" | *[!0-9]*) echo "submit.sh: train -np needs a number of ranks, such as -np 2." >&2; exit 2 ;;
+    esac
     shift 2
   fi
   case " $* " in

@@ -30,6 +30,8 @@ def run_job(job: type[Job], function: Callable[[Job], None]) -> None:
     except UserError as error:
         print(f"\n{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def parse(job: type[Job], arguments: Sequence[str]) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -22,22 +23,22 @@ def run_pipeline(job: PipelineJob) -> None:
     Raises:
         UserError: The settings contradict each other, the weights cannot be had, or a stage ended with an error.
     """
-    simulated = not job.images
     if bool(job.images) != bool(job.labels):
         raise UserError("--images and --labels go together; without both, galaxies are simulated.")
-    if job.start_at == "simulate" and not simulated:
+    if job.start_at == "simulate" and job.images:
         job = dataclasses.replace(job, start_at="augment")
     stages = STAGES[STAGES.index(job.start_at) :]
+    run = RunDirectory(job.run)
+    job = with_paths(job, run)
     if "train" in stages:
         _check_weights(job.train.weights)
-    run = RunDirectory(job.run)
     config_file = run.path("settings") / "pipeline.yaml"
-    write_atomically(config_file, to_yaml(_with_paths(job, run)))
+    write_atomically(config_file, to_yaml(job))
     start = time.perf_counter()
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage}", flush=True)
         ranks = ["-np", str(job.ranks)] if stage == "train" else []
-        status = subprocess.run([str(SUBMIT), stage, *ranks, "--config", str(config_file)], check=False).returncode
+        status = _run([str(SUBMIT), stage, *ranks, "--config", str(config_file)])
         if status:
             raise UserError(f"stage '{stage}' ended with status {status}; what was before it stays published.", status)
     print("\n" + "\n".join(summary(run)))
@@ -52,10 +53,41 @@ def _check_weights(weights: str) -> None:
         build_network(num_classes=2, weights=weights)
 
 
-def _with_paths(job: PipelineJob, run: RunDirectory) -> PipelineJob:
-    """The settings with every path filled in that the stages read."""
-    if not job.images:
-        simulated = run.path("simulated")
-        job = dataclasses.replace(job, images=str(simulated / "images"), labels=str(simulated / "labels.csv"))
-        return dataclasses.replace(job, new_images=job.new_images or str(simulated / "unlabelled"))
-    return dataclasses.replace(job, new_images=job.new_images or job.images)
+def _run(command: list[str]) -> int:
+    """Run a stage to its end, also when Ctrl-C reaches both of us."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
+def with_paths(job: PipelineJob, run: RunDirectory) -> PipelineJob:
+    """The settings with every path filled in that the stages read: as given, as augmented before, or as simulated.
+
+    Raises:
+        UserError: ``new_images`` is a local folder that is not there.
+    """
+    simulated = run.path("simulated")
+    images, labels, new_images = job.images, job.labels, job.new_images
+    if not images and STAGES.index(job.start_at) > STAGES.index("augment"):
+        images, labels = (run.manifest("augment")["inputs"][name] for name in ("images", "labels"))
+    elif not images:
+        images, labels = str(simulated / "images"), str(simulated / "labels.csv")
+    if new_images and not _is_url(new_images) and not Path(new_images).exists():
+        raise UserError(f"--new-images {new_images}: no such folder.")
+    if not new_images and images == str(simulated / "images") and job.simulate.num_unlabelled:
+        new_images = str(simulated / "unlabelled")
+    new_images = new_images or images
+    return dataclasses.replace(
+        job, images=_absolute(images), labels=_absolute(labels), new_images=_absolute(new_images)
+    )
+
+
+def _is_url(path: str) -> bool:
+    return re.match(r"\w+:/", path) is not None
+
+
+def _absolute(path: str) -> str:
+    return path if _is_url(path) else str(Path(path).absolute())

@@ -7,9 +7,11 @@ has not been published, and its output is refused. What a failed stage leaves be
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import time
 import uuid
@@ -27,6 +29,7 @@ from galaxyspark.errors import UserError
 from galaxyspark.settings import STAGES, RunSettings
 
 _VERSIONS_OF = ("pyspark", "petastorm", "pyarrow", "numpy", "torch", "torchvision", "horovod", "scikit-learn")
+_NOT_IN_PATHS = re.compile(r"[#?*\[\]{}\\]")
 
 
 @dataclass
@@ -52,6 +55,15 @@ class RunDirectory:
     """One run of the pipeline on disk."""
 
     def __init__(self, root: Path) -> None:
+        """Point at a run.
+
+        Raises:
+            UserError: The path is a URL, a file, or has characters that Spark or petastorm give a meaning of their own.
+        """
+        if _NOT_IN_PATHS.search(str(root)) or re.match(r"\w+:/", str(root)):
+            raise UserError(f"--run {root}: must be a plain path, without any of # ? * [ ] {{ }} \\ and no URL.")
+        if root.exists() and not root.is_dir():
+            raise UserError(f"--run {root}: is a file, not a directory.")
         self.root = root.absolute()
 
     def path(self, name: str) -> Path:
@@ -77,6 +89,45 @@ class RunDirectory:
         """The manifests of all published stages, in the order of the pipeline."""
         return {stage: self.manifest(stage) for stage in STAGES if self._manifest_file(stage).is_file()}
 
+    def outdated(self) -> list[tuple[str, str]]:
+        """Pairs (stage, earlier stage) where the stage has read another output than is published now."""
+        published = self.published()
+        return [
+            (stage, earlier)
+            for stage, manifest in published.items()
+            for earlier, read_id in manifest["inputs"].items()
+            if earlier in STAGES and published.get(earlier, {}).get("id") != read_id
+        ]
+
+    def require_current(self, *stages: str) -> None:
+        """Refuse to build on stages that were not run again after what they had read was replaced.
+
+        Raises:
+            UserError: It names the stage to run again; or one of the stages has not been published.
+        """
+        for stage in stages:
+            self.manifest(stage)
+        for stage, earlier in self.outdated():
+            if stage in stages:
+                raise UserError(
+                    f"{self.root}: stage '{earlier}' was run again after '{stage}'. "
+                    f"Run it again too: ./submit.sh {stage} --run {self.root} ..."
+                )
+
+    @contextmanager
+    def _only_one(self, stage: str) -> Iterator[None]:
+        """Hold the lock of a stage: two processes must not publish the same one at a time."""
+        file = self._manifest_file(stage).with_suffix(".lock")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(file, "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield
+        except BlockingIOError:
+            raise UserError(f"{self.root}: another process is running stage '{stage}' in this run.") from None
+        except PermissionError as error:
+            raise UserError(f"--run {self.root}: cannot write there ({error.strerror}).") from None
+
     @contextmanager
     def stage(self, name: str, settings: RunSettings, inputs: Mapping[str, str]) -> Iterator[Staging]:
         """Run the body with a staging directory and publish what it wrote there when it ends without an error.
@@ -86,36 +137,38 @@ class RunDirectory:
             settings: Saved with the run: in the manifest and as ``settings/<stage>.yaml``.
             inputs: What the stage reads: the ``id`` of the manifests of earlier stages, paths of images and labels.
         """
-        self._remove_leftovers(name)
-        staging = Staging(self.root / f".staging-{name}-{uuid.uuid4().hex[:8]}")
-        staging.directory.mkdir(parents=True)
-        start = time.perf_counter()
-        try:
-            yield staging
-            duration_s = time.perf_counter() - start
-            count, unit = staging.handled or (0, "")
-            staging.manifest = {
-                "stage": name,
-                "id": uuid.uuid4().hex,
-                "published": datetime.now(UTC).isoformat(timespec="seconds"),
-                "duration_s": round(duration_s, 2),
-                "rate": {"per_s": count / duration_s, "unit": unit} if staging.handled else None,
-                "inputs": dict(inputs),
-                "versions": versions(),
-                **staging.manifest,
-            }
-            self._publish(name, staging, to_yaml(settings))
-        finally:
-            shutil.rmtree(staging.directory, ignore_errors=True)
+        with self._only_one(name):
+            self._remove_leftovers(name)
+            staging = Staging(self.root / f".staging-{name}-{uuid.uuid4().hex[:8]}")
+            staging.directory.mkdir()
+            start = time.perf_counter()
+            try:
+                yield staging
+                self._publish(name, staging, settings, inputs, time.perf_counter() - start)
+            finally:
+                shutil.rmtree(staging.directory, ignore_errors=True)
 
-    def _publish(self, stage: str, staging: Staging, settings_yaml: str) -> None:
+    def _publish(
+        self, stage: str, staging: Staging, settings: RunSettings, inputs: Mapping[str, str], duration_s: float
+    ) -> None:
         self._manifest_file(stage).unlink(missing_ok=True)
         for new in sorted(staging.directory.iterdir()):
             published = self.path(new.name)
             if published.exists():
                 os.rename(published, self.root / f".replaced-{stage}-{uuid.uuid4().hex[:8]}")
             os.rename(new, published)
-        write_atomically(self.path("settings") / f"{stage}.yaml", settings_yaml)
+        count, unit = staging.handled or (0, "")
+        staging.manifest = {
+            "stage": stage,
+            "id": uuid.uuid4().hex,
+            "published": datetime.now(UTC).isoformat(timespec="seconds"),
+            "duration_s": round(duration_s, 2),
+            "rate": {"per_s": count / duration_s, "unit": unit} if staging.handled else None,
+            "inputs": dict(inputs),
+            "versions": versions(),
+            **staging.manifest,
+        }
+        write_atomically(self.path("settings") / f"{stage}.yaml", to_yaml(settings))
         write_atomically(self._manifest_file(stage), json.dumps(staging.manifest, indent=2))
         self._remove_leftovers(stage)
 

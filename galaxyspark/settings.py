@@ -64,7 +64,7 @@ class TrainSettings:
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over all views of the training split."""
     max_minutes: Annotated[float, Field(ge=0)] = 0.0
-    """Plan fewer steps where the epochs would take longer than this, in minutes; 0 sets no limit."""
+    """Plan fewer steps where the epochs would take longer than this, in minutes without validation; 0: no limit."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Views in one step of one rank."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

@@ -13,6 +13,8 @@ from tqdm import tqdm
 _SETTINGS = {
     # Images are large: 64 of them make an Arrow batch of about a megabyte.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
+    # Tables come to the driver as Arrow, not row by row.
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
     # One open writer per split, so that rows full of pixels are not sorted by split before they are written.
     "spark.sql.maxConcurrentOutputFileWriters": "3",
     # An input partition is as many images as its bytes say; opening a file counts for nothing.

@@ -7,12 +7,13 @@ from typing import Any
 
 from galaxyspark.run_directory import RunDirectory
 
-_JUDGED = {
+CLASSIFIERS = {
     "cnn_mean16": "CNN, mean of 16 views",
-    "cnn_view0": "CNN, view 0",
-    "svm": "SVM on its features",
-    "always_commonest": "always the commonest class",
+    "cnn_view0": "CNN, one view",
+    "svm": "SVM on features of one view",
+    "always_commonest": "Always the commonest class",
 }
+"""The classifiers of metrics.json as people read them, in the order they are shown."""
 
 
 def summary(run: RunDirectory) -> list[str]:
@@ -23,7 +24,7 @@ def summary(run: RunDirectory) -> list[str]:
         test = json.loads(run.path("metrics.json").read_text())["splits"]["test"]
         galaxies = f"On {test['svm']['n']:,} test galaxies"
         lines.append(f"{galaxies:<30}accuracy   95% interval   macro-F1")
-        for name, title in _JUDGED.items():
+        for name, title in CLASSIFIERS.items():
             low, high = test[name]["accuracy_interval"]
             metric = test[name]
             lines.append(f"  {title:<28}{metric['accuracy']:8.3f}   {low:.3f}-{high:.3f}   {metric['macro_f1']:8.3f}")

@@ -35,7 +35,9 @@ def publish(run: RunDirectory, content: str, stage: str = "train", **manifest: o
 
 
 def files(run: RunDirectory) -> set[str]:
-    return {str(path.relative_to(run.root)) for path in run.root.rglob("*") if path.is_file()}
+    """What is in the run, beside the (empty) locks of its stages."""
+    found = (path for path in run.root.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(run.root)) for path in found}
 
 
 EVERYTHING = {"model/weights", "history.jsonl", "manifests/train.json", "settings/train.yaml"}
@@ -167,3 +169,41 @@ def test_a_write_that_breaks_off_leaves_the_old_content(tmp_path: Path, monkeypa
 
 def test_a_url_keeps_the_path_as_it_is() -> None:
     assert file_url(Path("/data/a run/50% #1")) == "file:///data/a run/50% #1"
+
+
+def publish_from(run: RunDirectory, stage: str, **inputs: str) -> str:
+    with run.stage(stage, TrainJob(run=run.root), inputs):
+        pass
+    return run.manifest(stage)["id"]
+
+
+def test_a_stage_is_refused_where_what_it_had_read_was_replaced(run: RunDirectory) -> None:
+    train = publish_from(run, "train", augment=publish_from(run, "augment"))
+    publish_from(run, "extract", train=train)
+    run.require_current("train", "extract")
+    publish_from(run, "train", augment=run.manifest("augment")["id"])
+    assert run.outdated() == [("extract", "train")]
+    run.require_current("train")
+    with pytest.raises(UserError, match=r"'train' was run again after 'extract'. .*./submit.sh extract --run"):
+        run.require_current("train", "extract")
+
+
+def test_two_processes_do_not_publish_one_stage_at_a_time(run: RunDirectory) -> None:
+    with run.stage("train", TrainJob(run=run.root), {}) as first:
+        with pytest.raises(UserError, match="another process is running stage 'train' in this run"):
+            publish_from(run, "train")
+        publish_from(run, "extract")
+        (first.path("model")).mkdir()
+    assert run.path("model").is_dir()
+
+
+@pytest.mark.parametrize("path", ["hdfs://host/runs/a", "file:/tmp/a", "runs/a#2", "runs/[a]", "runs/what?", "runs/*"])
+def test_a_run_is_a_plain_path(path: str) -> None:
+    with pytest.raises(UserError, match="--run .*: must be a plain path"):
+        RunDirectory(Path(path))
+
+
+def test_a_run_is_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file, not a directory"):
+        RunDirectory(tmp_path / "file")

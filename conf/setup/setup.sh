@@ -63,9 +63,17 @@ install_packages() {
   free_gb=$(df -Pk "$root" | awk 'NR == 2 {print int($4 / 1048576)}')
   [ "$free_gb" -ge "$needed_gb" ] ||
     fail "$root has $free_gb GB free; set-up needs $needed_gb GB." "Free some space, or move the checkout to another disk."
-  [ -x "$venv/bin/python" ] || timed "Making .venv" "$python" -m venv "$venv"
-  timed "Installing Python packages (6 GB; about 3 minutes)" bash -c \
-    "grep -v '^horovod==' '$requirements' | '$venv/bin/pip' install --disable-pip-version-check -r /dev/stdin"
+  # Half made, or made where the checkout was before.
+  if [ -d "$venv" ] && ! { grep -qsF "$venv/" "$venv/bin/pip" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }; then
+    say "Removing a .venv that does not work."
+    rm -rf "$venv"
+  fi
+  [ -d "$venv" ] || timed "Making .venv" "$python" -m venv "$venv"
+  timed "Installing Python packages (6 GB; about 3 minutes)" install_all_but_horovod
+}
+
+install_all_but_horovod() {
+  grep -v '^horovod==' "$requirements" | "$venv/bin/python" -m pip install --disable-pip-version-check -r /dev/stdin
 }
 
 build_horovod() {
@@ -80,7 +88,7 @@ build_horovod() {
     PATH="$venv/bin:$PATH" HOROVOD_CMAKE="$here/horovod-cmake.sh" \
     HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 \
     HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
-    "$venv/bin/pip" wheel "horovod==$(version_of horovod)" --wheel-dir "$building" \
+    "$venv/bin/python" -m pip wheel "horovod==$(version_of horovod)" --wheel-dir "$building" \
     --no-deps --no-binary horovod --no-build-isolation --no-cache-dir --disable-pip-version-check
   mv "$building"/horovod-*.whl "$wheels/"
   rmdir "$building"
@@ -95,20 +103,23 @@ install_horovod() {
     build_horovod
     wheel=("$wheels/horovod-$(version_of horovod)-"*.whl)
   fi
-  timed "Installing Horovod and galaxyspark" bash -c \
-    "'$venv/bin/pip' install --disable-pip-version-check --no-deps --force-reinstall '${wheel[0]}' &&
-     '$venv/bin/pip' install --disable-pip-version-check --no-deps --no-build-isolation -e '$root'"
+  timed "Installing Horovod" "$venv/bin/python" -m pip install --disable-pip-version-check \
+    --no-deps --force-reinstall "${wheel[0]}"
+  timed "Installing galaxyspark" "$venv/bin/python" -m pip install --disable-pip-version-check \
+    --no-deps --no-build-isolation -e "$root"
 }
 
 find_python || fail "Python 3.11 is missing (looked for python3.11, python3 and \$PYTHON)." \
   "On Debian 12: sudo apt-get install python3.11 python3.11-venv. Elsewhere name it: PYTHON=/path/to/python3.11 ./submit.sh setup"
 need "Java 17 or 21 (java on the PATH, or JAVA_HOME)" java_works "openjdk-17-jre-headless"
 
+is_ready() { [ "$(cat "$venv/.galaxyspark-ready" 2>/dev/null)" = "$stamp" ]; }
 stamp="$(cat "$requirements" "$here/setup.sh" "$here/horovod.cmake" "$root/setup.py" | cksum) $root"
-[ "$(cat "$venv/.galaxyspark-ready" 2>/dev/null || true)" != "$stamp" ] || exit 0
+is_ready && exit 0
 
 exec 9>"$root/.venv-setup.lock"
 flock 9 2>/dev/null || true
+is_ready && exit 0 # another set-up has just ended
 : >"$log"
 start=$SECONDS
 need "Python's venv module" venv_works "python3.11-venv"

@@ -30,10 +30,11 @@ def classify(spark: SparkSession, job: ClassifyJob) -> dict[str, Any]:
         The content of metrics.json.
 
     Raises:
-        UserError: The features are not there, or the training split has one class only.
+        UserError: The features are not there or not those of the model, or the training split has one class only.
     """
     run = RunDirectory(job.run)
     features = run.manifest("extract")
+    run.require_current("train", "extract")
     classes = tuple(features["classes"])
     train_pdf, judged_pdf = load_features(spark, run, classes)
     if train_pdf["truth"].nunique() < 2:
@@ -64,11 +65,13 @@ def load_features(spark: SparkSession, run: RunDirectory, classes: Sequence[str]
 
     Returns:
         Two frames with galaxy_id, view, split, truth (position of the class), features and probabilities. The first
-        holds training galaxies, all their extracted views; the second all 16 views of the others.
+        holds training galaxies, all their extracted views; the second all 16 views of the others, with the features
+        of view 0 only, since no more are used.
     """
     features_df = spark.read.parquet(file_url(run.path("features")))
     position = F.array_position(F.lit(list(classes)), F.col("label")) - 1
-    columns_df = features_df.select("galaxy_id", "view", "split", position.alias("truth"), "features", "probabilities")
+    needed = F.when((F.col("split") == "train") | (F.col("view") == 0), F.col("features")).alias("features")
+    columns_df = features_df.select("galaxy_id", "view", "split", position.alias("truth"), needed, "probabilities")
     ordered_df = columns_df.orderBy("galaxy_id", "view")
     return ordered_df.where("split = 'train'").toPandas(), ordered_df.where("split != 'train'").toPandas()
 

@@ -28,7 +28,6 @@ def evaluate(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: Se
     """
     positions = np.arange(len(classes))
     confusion = confusion_matrix(truth, predicted, labels=positions)
-    in_truth = np.unique(truth)
     right, total = int(np.trace(confusion)), len(truth)
     interval = binomtest(right, total).proportion_ci(CONFIDENCE, method="wilson")
     recall = {
@@ -39,7 +38,12 @@ def evaluate(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: Se
         "n": total,
         "accuracy": right / total,
         "accuracy_interval": [float(interval.low), float(interval.high)],
-        "macro_f1": float(f1_score(truth, predicted, labels=in_truth, average="macro", zero_division=0)),
+        "macro_f1": macro_f1(truth, predicted),
         "recall": recall,
         "confusion": confusion.tolist(),
     }
+
+
+def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """The mean F1 (0 to 1) of the classes that occur in the truth; arrays of shape (galaxies,)."""
+    return float(f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0))

@@ -18,7 +18,6 @@ from pyspark.sql import functions as F
 from galaxyspark.classify.compare import SVM_FILE
 from galaxyspark.classify.svm import load_svm
 from galaxyspark.dataset.inputs import find_images, read_images
-from galaxyspark.errors import UserError
 from galaxyspark.features.extract import load_published_model
 from galaxyspark.features.inference import Classifier
 from galaxyspark.run_directory import RunDirectory, file_url
@@ -50,9 +49,8 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
         UserError: There are no images, or no model and SVM that belong together.
     """
     run = RunDirectory(job.run)
+    run.require_current("train", "extract", "classify")
     inputs = {stage: run.manifest(stage)["id"] for stage in ("train", "classify")}
-    if run.manifest("extract")["inputs"]["train"] != inputs["train"]:
-        raise UserError(f"{run.root}: the SVM was fitted to another model than model/. Run extract and classify again.")
     images_df = find_images(spark, job.new_images, flag="--new-images")
     card, state = load_published_model(run)
     svm = load_svm(run.path("classifiers") / SVM_FILE)
@@ -154,7 +152,7 @@ def _views_or_reason(
 def write_csv(catalogue_df: DataFrame, file: Path) -> None:
     """Write one CSV file with a header, through one task, so that the driver never holds the rows."""
     parts = file.with_suffix(".parts")
-    catalogue_df.coalesce(1).write.csv(file_url(parts), header=True)
+    catalogue_df.coalesce(1).write.csv(file_url(parts), header=True, escape='"')
     (part,) = parts.glob("part-*.csv")
     os.rename(part, file)
     for leftover in parts.iterdir():

@@ -10,11 +10,11 @@ from zipfile import BadZipFile
 import numpy as np
 import skops.io
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
+from galaxyspark.classify.metrics import macro_f1
 from galaxyspark.errors import UserError
 
 MAX_KERNEL_ROWS = 20_000
@@ -43,7 +43,7 @@ def fit_svm(
     scores = {}
     for c, pipeline in fitted.items():
         predicted = pipeline.fit(features, classes).predict(validation[0])
-        scores[c] = float(f1_score(validation[1], predicted, average="macro", zero_division=0))
+        scores[c] = macro_f1(validation[1], predicted)
     best = max(scores, key=lambda c: scores[c])
     kernel = "rbf" if isinstance(fitted[best][-1], SVC) else "linear"
     return fitted[best], {
@@ -56,7 +56,7 @@ def fit_svm(
 def _machine(c: float, num_rows: int, seed: int) -> SVC | LinearSVC:
     if num_rows <= MAX_KERNEL_ROWS:
         return SVC(C=c, class_weight="balanced", cache_size=500)
-    return LinearSVC(C=c / num_rows, class_weight="balanced", dual=False, random_state=seed)
+    return LinearSVC(C=c, class_weight="balanced", dual=False, random_state=seed)
 
 
 def save_svm(pipeline: Pipeline, file: Path) -> None:

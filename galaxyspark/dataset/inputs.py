@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from pyspark.errors import AnalysisException
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -14,7 +15,7 @@ from galaxyspark.dataset.schema import VOTE_FIELDS
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import ID_COLUMN, MORPHOLOGY_CLASSES, VOTE_COLUMNS
 
-IMAGE_FILES = "*.{jpg,jpeg,png,JPG,JPEG,PNG}"
+IMAGE_FILES = "*.{[jJ][pP][gG],[jJ][pP][eE][gG],[pP][nN][gG]}"
 LABEL_COLUMN = "label"
 MAX_CLASSES = 50
 _CLASS_VOTES = VOTE_COLUMNS[: len(MORPHOLOGY_CLASSES)]
@@ -53,7 +54,7 @@ def find_images(spark: SparkSession, images: str, flag: str = "--images") -> Dat
     images_df = files_df.select("path", "length", galaxy_id_of_path()).cache()
     images_df = images_df.union(_empty_files(spark, files_df, images_df.select("path"))).cache()
     if images_df.isEmpty():
-        raise UserError(f"{flag} {images}: no images there. Looked for {IMAGE_FILES}, in subfolders too.")
+        raise UserError(f"{flag} {images}: no .jpg, .jpeg or .png files there, nor in its subfolders.")
     twice = images_df.groupBy("galaxy_id").agg(F.count("*").alias("n"), F.min("path"), F.max("path")).where("n > 1")
     for row in twice.limit(1).collect():
         raise UserError(
@@ -61,6 +62,12 @@ def find_images(spark: SparkSession, images: str, flag: str = "--images") -> Dat
             "The file's name is the galaxy's id; rename or remove one."
         )
     return images_df
+
+
+def read_some_images(spark: SparkSession, paths: list[str]) -> DataFrame:
+    """The same columns as ``read_images`` for single files; their names may have characters that mean a pattern."""
+    quoted = [re.sub(r"([\[\]{}*?\\])", r"\\\1", path) for path in paths]
+    return spark.read.format("binaryFile").load(quoted).select("path", "length", galaxy_id_of_path(), "content")
 
 
 def read_images(spark: SparkSession, images: str) -> DataFrame:
@@ -96,10 +103,16 @@ def _binary_files(spark: SparkSession, images: str, flag: str) -> DataFrame:
     reader = spark.read.format("binaryFile").option("recursiveFileLookup", True).option("pathGlobFilter", IMAGE_FILES)
     try:
         return reader.load(images)
-    except AnalysisException as error:
-        if error.getCondition() == "PATH_NOT_FOUND":
-            raise UserError(f"{flag} {images}: no such folder.") from None
-        raise
+    except (PySparkException, Py4JJavaError) as error:
+        raise _unreadable(f"{flag} {images}", "folder", error) from None
+
+
+def _unreadable(given: str, what: str, error: PySparkException | Py4JJavaError) -> UserError:
+    """What Spark says of a path, without its stack of calls."""
+    if isinstance(error, PySparkException) and error.getCondition() == "PATH_NOT_FOUND":
+        return UserError(f"{given}: no such {what}.")
+    reason = error.java_exception.toString() if isinstance(error, Py4JJavaError) else str(error)
+    return UserError(f"{given}: Spark cannot read it: {reason.splitlines()[0]}")
 
 
 def read_labels(spark: SparkSession, labels: str) -> Labels:
@@ -111,13 +124,18 @@ def read_labels(spark: SparkSession, labels: str) -> Labels:
             question 1 with most votes), or ``GalaxyID,label``.
 
     Raises:
-        UserError: The file is missing or empty, its columns are neither format, an id stands twice, there is one
-            class only, or ``label`` has more different values than classes can have.
+        UserError: The file is missing or empty, its columns are neither format, an id is missing or stands twice,
+            there is one class only, or ``label`` has values that cannot be classes.
     """
     rows_df = _read_csv(spark, labels)
     columns = rows_df.columns
     if ID_COLUMN not in columns:
         raise UserError(f"--labels {labels}: no column {ID_COLUMN}; its header has {_some(columns)}.")
+    rows_df = rows_df.dropna("all")
+    if without_id := rows_df.where(F.col(ID_COLUMN).isNull()).count():
+        raise UserError(
+            f"--labels {labels}: {without_id} rows have nothing in column {ID_COLUMN}; remove or mend them."
+        )
     if set(VOTE_COLUMNS) <= set(columns):
         galaxies_df = _from_votes(rows_df)
     elif LABEL_COLUMN in columns:
@@ -137,11 +155,12 @@ def read_labels(spark: SparkSession, labels: str) -> Labels:
 
 def _read_csv(spark: SparkSession, labels: str) -> DataFrame:
     try:
-        rows_df = spark.read.csv(labels, header=True, ignoreLeadingWhiteSpace=True, ignoreTrailingWhiteSpace=True)
-    except AnalysisException as error:
-        if error.getCondition() == "PATH_NOT_FOUND":
-            raise UserError(f"--labels {labels}: no such file.") from None
-        raise
+        # Quotes are doubled, as spreadsheets and pandas write them.
+        rows_df = spark.read.csv(
+            labels, header=True, escape='"', ignoreLeadingWhiteSpace=True, ignoreTrailingWhiteSpace=True
+        )
+    except (PySparkException, Py4JJavaError) as error:
+        raise _unreadable(f"--labels {labels}", "file", error) from None
     if not rows_df.columns:
         raise UserError(f"--labels {labels}: the file is empty.")
     return rows_df
@@ -182,6 +201,13 @@ def _classes(galaxies_df: DataFrame, labels: str) -> tuple[str, ...]:
         raise UserError(
             f"--labels {labels}: all galaxies have the label {_some(found)}; there is nothing to tell apart."
         )
+    folded = [name.casefold() for name in found]
+    for name in found:
+        if folded.count(name.casefold()) > 1 or "`" in name:
+            raise UserError(
+                f"--labels {labels}: label {name!r} cannot name a column of the catalogue: it has a backtick, or "
+                "differs from another label in upper and lower case only."
+            )
     return MORPHOLOGY_CLASSES if set(found) <= set(MORPHOLOGY_CLASSES) else tuple(sorted(found))
 
 

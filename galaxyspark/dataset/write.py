@@ -19,9 +19,9 @@ from galaxyspark.dataset.inputs import (
     Labels,
     check_match,
     find_images,
-    galaxy_id_of_path,
     read_images,
     read_labels,
+    read_some_images,
 )
 from galaxyspark.dataset.schema import views_schema
 from galaxyspark.errors import UserError
@@ -96,7 +96,7 @@ def colour_axes(
     paths = [row["path"] for row in candidates if split_of(row["galaxy_id"], split_fractions) == "train"]
     if not paths:
         raise UserError("No galaxy falls into the training split: more galaxies are needed.")
-    sample_df = spark.read.format("binaryFile").load(paths[:_COLOUR_SAMPLE]).select("content")
+    sample_df = read_some_images(spark, paths[:_COLOUR_SAMPLE]).select("content")
     schema = "num_pixels long, total array<double>, products array<double>"
     rows = sample_df.mapInArrow(colour_sums_of_batches, schema).collect()
     zero = ColourSums(0, np.zeros(3), np.zeros((3, 3)))
@@ -171,10 +171,10 @@ def quarantine(
     )
     unreadable = [row["path"] for row in missing_df.join(reasons_df, "galaxy_id", "left_anti").select("path").collect()]
     if unreadable:
-        content_df = spark.read.format("binaryFile").load(unreadable).withColumn("galaxy_id", galaxy_id_of_path())
+        content_df = read_some_images(spark, unreadable)
         reasons_df = reasons_df.union(content_df.mapInArrow(reasons_of_batches, _QUARANTINE_COLUMNS))
     reasons_df.coalesce(1).write.parquet(file_url(quarantine_path))
-    return missing_df.count()
+    return spark.read.parquet(file_url(quarantine_path)).count()
 
 
 def _counts(

@@ -11,7 +11,6 @@ from pyspark import Broadcast
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from galaxyspark.errors import UserError
 from galaxyspark.features.inference import Classifier
 from galaxyspark.network.model import ModelCard, load_card, load_weights
 from galaxyspark.run_directory import RunDirectory, file_url
@@ -28,12 +27,11 @@ def extract(spark: SparkSession, job: ExtractJob) -> dict[str, Any]:
         The manifest that was published with it.
 
     Raises:
-        UserError: The views or the model are not there, or the model was trained on other views.
+        UserError: The views or the model are not there, or the model was trained on views that were replaced since.
     """
     run = RunDirectory(job.run)
     data, model = run.manifest("augment"), run.manifest("train")
-    if model["inputs"]["augment"] != data["id"]:
-        raise UserError(f"{run.root}: the model was trained on views that have been replaced since. Train again.")
+    run.require_current("train")
     with run.stage("extract", job, {"augment": data["id"], "train": model["id"]}) as staging:
         views_df = spark.read.parquet(file_url(run.path("views")))
         wanted_df = views_df.where((F.col("split") != "train") | (F.col("view") < job.extract.train_views))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -95,6 +96,7 @@ def train(job: TrainJob) -> dict[str, Any] | None:
         Trainer(job, run, data).run_epochs()
         return None
     with run.stage("train", job, {"augment": data["id"]}) as staging:
+        shutil.rmtree(run.path("checkpoints"), ignore_errors=True)
         trainer = Trainer(job, run, data)
         trainer.run_epochs()
         card = trainer.card()
@@ -109,6 +111,13 @@ def train(job: TrainJob) -> dict[str, Any] | None:
     return staging.manifest
 
 
+def _device() -> torch.device:
+    """This rank's GPU, where there is one and Horovod was built for it."""
+    if hvd.cuda_built() and hvd.local_rank() < torch.cuda.device_count():
+        return torch.device("cuda", hvd.local_rank())
+    return torch.device("cpu")
+
+
 class Trainer:
     """The state of one training run on one rank."""
 
@@ -121,7 +130,7 @@ class Trainer:
         self.plan = Plan(steps_per_epoch, steps_per_epoch * self.settings.epochs)
         self.shard = Shard(hvd.rank(), hvd.size())
         self.shuffle_views = min(_SHUFFLE_VIEWS, num_views // hvd.size())
-        self.device = torch.device("cuda", hvd.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        self.device = _device()
 
         # Inputs are channels-last, weights are not: as fast, and Horovod takes contiguous tensors only.
         self.network = build_network(len(self.classes), self.settings.weights).to(self.device)
@@ -129,10 +138,11 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.plan.learning_rate_factor)
         hvd.broadcast_parameters(self.network.state_dict(), root_rank=0)
         hvd.broadcast_optimizer_state(self.optimizer, root_rank=0)
+        torch.manual_seed(job.seed + hvd.rank())  # equal weights, but each rank its own dropout
         self.loss = nn.CrossEntropyLoss(label_smoothing=self.settings.label_smoothing)
 
         self.step = 0
-        self.start = time.perf_counter()
+        self.first_step_at = 0.0
         self.training_s = 0.0
         self.history: list[dict[str, Any]] = []
         self.best_state: dict[str, Tensor] = {}
@@ -167,12 +177,13 @@ class Trainer:
         """The steps of one epoch; the mean loss over them, on this rank."""
         losses = []
         start = time.perf_counter()
+        self.first_step_at = self.first_step_at or start
         while self.step < min(self.plan.total_steps, epoch * self.plan.steps_per_epoch):
             losses.append(self._train_step(next(batches)))
             self.step += 1
             if self.settings.max_minutes and self.step == _TIMED_STEPS:
-                self._fit_plan_into_time(start)
-            views_per_s = self.step * self.settings.batch_size * hvd.size() / (time.perf_counter() - self.start)
+                self._fit_plan_into_time()
+            views_per_s = self.step * self.settings.batch_size * hvd.size() / (time.perf_counter() - self.first_step_at)
             bar.total = self.plan.total_steps
             bar.set_postfix_str(
                 f"epoch {epoch}/{self.plan.epochs}, loss {losses[-1]:.3f}, {views_per_s:.0f} views/s", False
@@ -199,12 +210,11 @@ class Trainer:
         self.schedule.step()
         return float(loss.detach())
 
-    def _fit_plan_into_time(self, start: float) -> None:
-        """All ranks take rank 0's view of the time, so that they make the same number of steps."""
-        elapsed_s = time.perf_counter() - start
-        seconds_left = 60 * self.settings.max_minutes - elapsed_s
-        seconds_left, seconds_per_step = hvd.broadcast_object((seconds_left, elapsed_s / self.step), root_rank=0)
-        self.plan.fit_into(seconds_left, seconds_per_step, self.step)
+    def _fit_plan_into_time(self) -> None:
+        """All ranks take the plan that rank 0 makes by its clock, so that they make the same number of steps."""
+        elapsed_s = time.perf_counter() - self.first_step_at
+        self.plan.fit_into(60 * self.settings.max_minutes - elapsed_s, elapsed_s / self.step, self.step)
+        self.plan.total_steps = hvd.broadcast_object(self.plan.total_steps, root_rank=0)
 
     def _end_epoch(self, epoch: int, train_loss: float) -> None:
         validation = self.validate()
@@ -225,7 +235,12 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> Validation:
-        """Every galaxy of the validation split once, whatever the number of ranks."""
+        """Every galaxy of the validation split once, whatever the number of ranks.
+
+        The weights are equal on all ranks, but each has its own running means of batch normalisation: all ranks take
+        those of rank 0, whose network is saved.
+        """
+        hvd.broadcast_parameters(self.network.state_dict(), root_rank=0)
         self.network.eval()
         sums = torch.zeros(3, dtype=torch.float64)
         batches = evaluation_batches(

@@ -23,14 +23,8 @@ from galaxyspark.galaxyzoo.splits import SPLITS
 from galaxyspark.report.figures import PALETTE, Drawing, draw_accuracy, draw_confusion, draw_loss
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import STAGES, ReportJob
+from galaxyspark.summary import CLASSIFIERS
 
-CLASSIFIERS = {
-    "cnn_mean16": "Network, mean of 16 views",
-    "cnn_view0": "Network, one view",
-    "svm": "SVM on the features of one view",
-    "always_commonest": "Always the commonest class",
-}
-"""The classifiers of metrics.json, as the page calls them and in its order."""
 GALLERY_GALAXIES = 6
 """Galaxies of a class in the gallery."""
 GALLERY_VIEWS = 8
@@ -159,7 +153,7 @@ def write_report(job: ReportJob) -> dict[str, Any]:
             gallery=make_gallery(run, metrics["classes"], job.seed),
             run=run.root,
             published=published,
-            outdated=find_outdated(published),
+            outdated=run.outdated(),
             times=[stage_time(stage, published.get(stage)) for stage in STAGES if stage != "report"],
             quarantine=read_quarantine(run),
             settings=read_settings(run, published),
@@ -248,16 +242,6 @@ def draw_curves(history: Sequence[Mapping[str, Any]], chosen_epoch: int) -> list
     ]
 
 
-def find_outdated(published: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Pairs (stage, earlier stage) where the stage has read another output than is published now."""
-    return [
-        (stage, earlier)
-        for stage, manifest in published.items()
-        for earlier, read_id in manifest["inputs"].items()
-        if earlier in STAGES and published.get(earlier, {}).get("id") != read_id
-    ]
-
-
 def stage_time(stage: str, manifest: Mapping[str, Any] | None) -> StageTime:
     """Duration and rate of a stage, as far as its manifest tells."""
     if manifest is None:
@@ -298,7 +282,8 @@ def draw_galaxies(features: Path, classes: Sequence[str], seed: int) -> dict[str
     table = _read_rows(features, ["galaxy_id", "label"], first_views)
     ids_of: dict[str, list[str]] = {name: [] for name in classes}
     for row in sorted(table, key=lambda row: row["galaxy_id"]):
-        ids_of[row["label"]].append(row["galaxy_id"])
+        if row["label"] in ids_of:  # features of other labels than those measured: the page says they are outdated
+            ids_of[row["label"]].append(row["galaxy_id"])
     generator = random.Random(seed)
     return {name: generator.sample(ids, min(len(ids), GALLERY_GALAXIES)) for name, ids in ids_of.items()}
 

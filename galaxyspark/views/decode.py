@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 EMPTY_FILE = "empty file"
+MAX_SIDE_PX = 32_766
+"""OpenCV's affine transform takes no longer sides."""
+
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _PADDING = b"\x00\xff\n\r "
@@ -41,13 +44,15 @@ def decode_image(content: bytes) -> NDArray[np.uint8]:
     else:
         raise UnreadableImageError("not a JPEG or PNG image")
     if not complete:
-        raise UnreadableImageError("truncated image")
+        raise UnreadableImageError("truncated image: no end marker")
     try:
         pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # its header claims more than the 2^30 pixels that OpenCV decodes
         pixels = None
     if pixels is None:
         raise UnreadableImageError("image cannot be decoded")
+    if max(pixels.shape) > MAX_SIDE_PX:
+        raise UnreadableImageError(f"image larger than {MAX_SIDE_PX} px on a side")
     return pixels  # type: ignore[return-value]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from galaxyspark.classify.svm import load_svm
 from galaxyspark.features.inference import Classifier
 from galaxyspark.network.model import load_card, load_weights
 from galaxyspark.views.augment import make_views
@@ -28,7 +29,7 @@ def test_one_row_an_image(catalogue_pdf: pd.DataFrame, galaxies, finished_run: P
 def test_broken_images_have_a_reason_and_nothing_else(catalogue_pdf: pd.DataFrame) -> None:
     broken_pdf = catalogue_pdf[catalogue_pdf["quarantine_reason"].notna()]
     assert broken_pdf["quarantine_reason"].to_dict() == {
-        "cut off": "truncated image",
+        "cut off": "truncated image: no end marker",
         "empty": "empty file",
         "<b>text": "not a JPEG or PNG image",
     }
@@ -38,13 +39,16 @@ def test_broken_images_have_a_reason_and_nothing_else(catalogue_pdf: pd.DataFram
 def test_probabilities_are_the_mean_over_the_views(catalogue_pdf: pd.DataFrame, galaxies, finished_run: Path) -> None:
     card = load_card(finished_run / "model")
     classifier = Classifier(card, load_weights(finished_run / "model"), num_threads=1)
+    svm = load_svm(finished_run / "classifiers" / "svm.skops")
     columns = [f"probability_{name}" for name in card.classes]
     for galaxy_id, row in catalogue_pdf[catalogue_pdf["quarantine_reason"].isna()].iterrows():
         views = make_views((galaxies.unlabelled / f"{galaxy_id}.jpg").read_bytes(), galaxy_id, card.recipe, range(2))
         expected = classifier.infer(views).probabilities.mean(axis=0)
         np.testing.assert_allclose(row[columns].astype(float), expected, atol=0.02)
         assert row["class_cnn"] == card.classes[int(row[columns].astype(float).argmax())]
-        assert row["class_svm"] in card.classes
+        inference = classifier.infer(views)
+        [by_svm] = svm.predict(inference.features.mean(axis=0, keepdims=True))
+        assert row["class_svm"] == card.classes[by_svm]
 
 
 def test_csv_and_parquet_say_the_same(catalogue_pdf: pd.DataFrame, finished_run: Path) -> None:

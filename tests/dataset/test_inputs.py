@@ -67,11 +67,28 @@ def test_rows_whose_votes_are_no_shares_are_set_aside_with_the_column(spark: Spa
         ("GalaxyID,label\n1,smooth\n1,featured\n", "GalaxyID 1 stands in 2 rows"),
         ("GalaxyID,label\n1,smooth\n2,smooth\n", "all galaxies have the label smooth"),
         ("GalaxyID,label\n" + "".join(f"{i},{i}\n" for i in range(60)), "over 50 different values"),
+        ("GalaxyID,label\n1,smooth\n,featured\n,\n", "1 rows have nothing in column GalaxyID"),
+        ("GalaxyID,label\n1,SBa\n2,SBA\n", "label 'SB[aA]' cannot name a column of the catalogue"),
     ],
 )
 def test_unusable_labels_are_refused_by_name(spark: SparkSession, tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"--labels .*labels.csv: .*{message}"):
         read_labels(spark, write_csv(tmp_path, text))
+
+
+def test_labels_as_spreadsheets_write_them(spark: SparkSession, tmp_path: Path) -> None:
+    """Windows newlines, doubled quotes, a row of nothing at the end."""
+    text = 'GalaxyID,label\r\n"M 31, the ""great"" one",spiral\r\nM 32, elliptical\r\n,\r\n'
+    rows = read_labels(spark, write_csv(tmp_path, text)).galaxies_df.collect()
+    assert {(row["galaxy_id"], row["label"]) for row in rows} == {
+        ('M 31, the "great" one', "spiral"),
+        ("M 32", "elliptical"),
+    }
+
+
+def test_a_path_that_spark_cannot_read_is_one_message(spark: SparkSession) -> None:
+    with pytest.raises(UserError, match=r"^--images s3x://bucket/images: Spark cannot read it: [^\n]+$"):
+        find_images(spark, "s3x://bucket/images")
 
 
 def test_missing_labels_file(spark: SparkSession, tmp_path: Path) -> None:
@@ -82,12 +99,12 @@ def test_missing_labels_file(spark: SparkSession, tmp_path: Path) -> None:
 def test_images_are_found_in_subfolders_and_empty_ones_are_not_lost(spark: SparkSession, galaxies, tmp_path) -> None:
     image = next(galaxies.images.iterdir())
     (tmp_path / "deep er").mkdir()
-    for name in ("a.jpg", "deep er/b.c.png", "UPPER.JPG"):
+    for name in ("a.jpg", "deep er/b.c.png", "UPPER.JPG", "Mixed.JpEg"):
         shutil.copy(image, tmp_path / name)
     (tmp_path / "deep er" / "nothing at 100%.jpg").touch()
     (tmp_path / "notes.txt").write_text("not listed")
     rows = {row["galaxy_id"]: row for row in find_images(spark, str(tmp_path)).collect()}
-    assert set(rows) == {"a", "b.c", "UPPER", "nothing at 100%"}
+    assert set(rows) == {"a", "b.c", "UPPER", "Mixed", "nothing at 100%"}
     assert rows["a"]["length"] == image.stat().st_size
     assert rows["nothing at 100%"]["length"] == 0
     assert rows["nothing at 100%"]["path"] == f"file:{tmp_path}/deep er/nothing at 100%.jpg"

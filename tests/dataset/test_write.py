@@ -92,13 +92,18 @@ def test_bytes_do_not_depend_on_partitioning(spark: SparkSession, galaxies, augm
 def test_what_cannot_be_used_is_quarantined_and_nothing_is_lost(spark: SparkSession, galaxies, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(galaxies.images, images)
-    cut, empty, text, bad_vote, without_label = sorted(images.iterdir())[:5]
+    cut, empty, text, bad_vote, without_label, wide, healthy = sorted(images.iterdir())[:7]
+    old_cut, old_healthy = cut.stem, healthy.stem
     cut.write_bytes(cut.read_bytes()[:-200])
+    Image.new("RGB", (33_000, 2)).save(wide)
     empty.write_bytes(b"")
     text.write_text("GIF89a, or so")
     votes_pdf = pd.read_csv(galaxies.labels, dtype=str)
     votes_pdf.loc[votes_pdf["GalaxyID"] == bad_vote.stem, "Class2.1"] = "-1"
     votes_pdf = votes_pdf[votes_pdf["GalaxyID"] != without_label.stem]
+    # Names that mean a pattern to Spark: the broken one must not bring the healthy one along.
+    cut, healthy = cut.rename(images / "a?[1].jpg"), healthy.rename(images / "ab1.jpg")
+    votes_pdf["GalaxyID"] = votes_pdf["GalaxyID"].replace({old_cut: cut.stem, old_healthy: healthy.stem})
     votes_pdf.to_csv(tmp_path / "labels.csv", index=False)
 
     settings = AugmentSettings(view_size_px=32, split_fractions=SPLIT_FRACTIONS)
@@ -111,18 +116,19 @@ def test_what_cannot_be_used_is_quarantined_and_nothing_is_lost(spark: SparkSess
     counts = augment(spark, job)["counts"]
     quarantine_pdf = pd.read_parquet(tmp_path / "run" / "quarantine").set_index("galaxy_id")
     assert quarantine_pdf["reason"].to_dict() == {
-        cut.stem: "truncated image",
+        cut.stem: "truncated image: no end marker",
         empty.stem: "empty file",
         text.stem: "not a JPEG or PNG image",
         bad_vote.stem: "votes: Class2.1 is not a number from 0 to 1",
         without_label.stem: "no label",
+        wide.stem: "image larger than 32766 px on a side",
     }
     assert quarantine_pdf["length"][cut.stem] == cut.stat().st_size
     assert quarantine_pdf["path"][cut.stem] == f"file:{cut}"
     written = set(pd.read_parquet(tmp_path / "run" / "views", columns=["galaxy_id"])["galaxy_id"])
     assert written | set(quarantine_pdf.index) == {file.stem for file in images.iterdir()}
     assert not written & set(quarantine_pdf.index)
-    assert (counts["images"], counts["galaxies"], counts["quarantined"]) == (60, 55, 5)
+    assert (counts["images"], counts["galaxies"], counts["quarantined"]) == (60, 54, 6)
 
 
 def test_a_split_without_galaxies_is_refused_and_nothing_is_published(spark: SparkSession, galaxies, tmp_path) -> None:

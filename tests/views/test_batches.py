@@ -82,8 +82,8 @@ def test_every_broken_image_gets_its_reason() -> None:
     assert {galaxy_id: reasons[galaxy_id] for galaxy_id in ("7", "8", "9", "10")} == {
         "7": "empty file",
         "8": "not a JPEG or PNG image",
-        "9": "truncated image",
-        "10": "truncated image",
+        "9": "truncated image: no end marker",
+        "10": "truncated image: no end marker",
     }
     assert "storage" in reasons["20"]
     assert batch.schema.names == ["galaxy_id", "path", "length", "reason"]

@@ -66,7 +66,7 @@ def test_a_jpeg_has_the_pixels_that_pil_reads(mode: str, options: dict) -> None:
 def test_a_file_cut_off_anywhere_is_refused(kind: str, height: int, width: int, seed: int, share: float) -> None:
     content = written(Image.fromarray(noise(height, width, seed)), **KINDS[kind])
     cut_off = content[: min(int(share * len(content)), len(content) - 1)]
-    with pytest.raises(UnreadableImageError, match=r"^(empty file|not a JPEG or PNG image|truncated image)$"):
+    with pytest.raises(UnreadableImageError, match=r"^(empty file|not a JPEG or PNG image|truncated image: .*)$"):
         decode_image(cut_off)
 
 

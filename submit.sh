@@ -72,30 +72,36 @@ run_tests() {
   return $failed
 }
 
-command=${1:-}
-[ $# -eq 0 ] || shift
-case $command in
-  "" | -h | --help | help) usage; exit 0 ;;
-  setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | report) ;;
-  --version) ;;
-  *)
-    echo "submit.sh: there is no command '$command'. ./submit.sh --help lists them." >&2
-    exit 2
-    ;;
-esac
+# Read whole before anything runs, so that an update of this file cannot disturb a run.
+main() {
+  local command=${1:-}
+  [ $# -eq 0 ] || shift
+  case $command in
+    "" | -h | --help | help) usage; exit 0 ;;
+    setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | report) ;;
+    --version) ;;
+    *)
+      echo "submit.sh: there is no command '$command'. ./submit.sh --help lists them." >&2
+      exit 2
+      ;;
+  esac
 
-[ -n "${GALAXYSPARK_READY:-}" ] || "$root/conf/setup/setup.sh"
-export GALAXYSPARK_READY=1
-export PATH=$bin:$PATH SPARK_CONF_DIR=$root/conf/spark PYSPARK_PYTHON=$bin/python PYSPARK_DRIVER_PYTHON=$bin/python
-export SPARK_HOME=$("$bin/python" -c 'import pathlib, importlib.util as u; print(pathlib.Path(u.find_spec("pyspark").origin).parent)')
+  [ -n "${GALAXYSPARK_READY:-}" ] || "$root/conf/setup/setup.sh"
+  export GALAXYSPARK_READY=1
+  export PATH=$bin:$PATH SPARK_CONF_DIR=$root/conf/spark PYSPARK_PYTHON=$bin/python PYSPARK_DRIVER_PYTHON=$bin/python
+  export SPARK_HOME=$("$bin/python" -c 'import pathlib, importlib.util as u; print(pathlib.Path(u.find_spec("pyspark").origin).parent)')
 
-case $command in
-  setup) echo "[setup] Everything is in place: $root/.venv" ;;
-  demo) exec "$bin/python" "$root/jobs/pipeline.py" --config "$root/conf/demo.yaml" --run "$root/runs/demo" "$@" ;;
-  test) run_tests "$@" ;;
-  bench) cd "$root" && exec "$bin/python" -m benchmarks "$@" ;;
-  pipeline | report) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
-  train) train_job "$@" ;;
-  --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;
-  *) spark_job "$command" "$@" ;;
-esac
+  case $command in
+    setup) echo "[setup] Everything is in place: $root/.venv" ;;
+    demo) exec "$bin/python" "$root/jobs/pipeline.py" --config "$root/conf/demo.yaml" --run "$root/runs/demo" "$@" ;;
+    test) run_tests "$@" ;;
+    bench) cd "$root" && exec "$bin/python" -m benchmarks "$@" ;;
+    pipeline | report) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
+    train) train_job "$@" ;;
+    --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;
+    *) spark_job "$command" "$@" ;;
+  esac
+}
+
+main "$@"
+exit

@@ -33,7 +33,7 @@ def test_a_command_that_is_not_there(run_submit) -> None:
 def test_the_pipeline_ends_with_accuracy_rates_and_what_to_look_at(finished_run: Path) -> None:
     shown = (finished_run / "terminal.txt").read_text()
     assert re.search(r"CNN, mean of 16 views +0\.\d{3}", shown)
-    assert re.search(r"SVM on its features +0\.\d{3}", shown)
+    assert re.search(r"SVM on features of one view +0\.\d{3}", shown)
     for stage in ("augment", "train", "extract"):
         assert re.search(rf"^  {stage} +\d+ +[\d,]+ views/s", shown, re.MULTILINE), stage
     assert f"{finished_run}/report/index.html" in shown
@@ -76,7 +76,7 @@ def test_bad_input_is_one_message_and_status_2(run_command, tmp_path: Path) -> N
     completed = run_command("spark-submit", job, "--images", tmp_path, "--labels", "no.csv", "--run", tmp_path / "run")
     assert completed.returncode == 2
     # spark-submit passes both streams of Python on as its standard output.
-    assert f"augment: --images {tmp_path}: no images there" in completed.stdout
+    assert f"augment: --images {tmp_path}: no .jpg, .jpeg or .png files there" in completed.stdout
     assert "Traceback" not in completed.stdout + completed.stderr
     assert not (tmp_path / "run").exists()
 

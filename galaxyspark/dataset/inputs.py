@@ -131,7 +131,8 @@ def read_labels(spark: SparkSession, labels: str) -> Labels:
     columns = rows_df.columns
     if ID_COLUMN not in columns:
         raise UserError(f"--labels {labels}: no column {ID_COLUMN}; its header has {_some(columns)}.")
-    rows_df = rows_df.dropna("all")
+    filled = [F.col("`" + column.replace("`", "``") + "`") for column in columns]
+    rows_df = rows_df.where(F.coalesce(*filled).isNotNull())  # spreadsheets end with rows of nothing
     if without_id := rows_df.where(F.col(ID_COLUMN).isNull()).count():
         raise UserError(
             f"--labels {labels}: {without_id} rows have nothing in column {ID_COLUMN}; remove or mend them."

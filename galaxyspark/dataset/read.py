@@ -6,12 +6,13 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow.dataset as ds
 from numpy.typing import NDArray
 from petastorm import make_batch_reader
-from petastorm.errors import NoDataAvailableError
 
 from galaxyspark.errors import UserError
 from galaxyspark.run_directory import file_url
@@ -60,23 +61,24 @@ def training_batches(
         UserError: The split has fewer row groups than there are shards.
     """
 
+    num_row_groups = count_row_groups(views, "train")
+    if num_row_groups < shard.count:
+        raise UserError(
+            f"{views}: the training split has {num_row_groups} row groups, fewer than the {shard.count} ranks. "
+            "Train with fewer ranks, or on more galaxies."
+        )
+
     def draw() -> Generator[Batch, None, None]:
         random = np.random.default_rng((seed, shard.rank))
         buffer: list[_EncodedView] = []
-        with closing(_row_groups(views, "train", classes, shard, num_epochs=None, seed=seed)) as row_groups:
+        with closing(_row_groups(views, "train", classes, shard, seed=seed)) as row_groups:
             for row_group in row_groups:
                 buffer.extend(row_group)
                 while len(buffer) >= buffer_views + batch_size:
                     yield _decode([_take_any(buffer, random) for _ in range(batch_size)], threads)
 
-    try:
-        with ThreadPoolExecutor(_DECODING_THREADS) as threads:
-            yield from _one_ahead(draw())
-    except NoDataAvailableError:
-        raise UserError(
-            f"{views}: the training split has fewer row groups than the {shard.count} ranks. "
-            "Train with fewer ranks, or on more galaxies."
-        ) from None
+    with ThreadPoolExecutor(_DECODING_THREADS) as threads:
+        yield from _one_ahead(draw())
 
 
 def evaluation_batches(
@@ -86,11 +88,16 @@ def evaluation_batches(
 
     Where there are fewer row groups than shards, rank 0 reads them all and the others none.
     """
+    num_row_groups = count_row_groups(views, split)
+    if num_row_groups < shard.count:
+        if shard.rank > 0:
+            return
+        shard = Shard()
 
-    def once(shard: Shard) -> Generator[Batch, None, None]:
+    def once() -> Generator[Batch, None, None]:
         buffer: list[_EncodedView] = []
-        with closing(_row_groups(views, split, classes, shard, num_epochs=1, seed=None, only_view=0)) as row_groups:
-            for row_group in row_groups:
+        with closing(_row_groups(views, split, classes, shard, only_view=0)) as row_groups:
+            for row_group in islice(row_groups, len(range(shard.rank, num_row_groups, shard.count))):
                 buffer.extend(row_group)
                 while len(buffer) >= batch_size:
                     yield _decode([buffer.pop() for _ in range(batch_size)], threads)
@@ -98,11 +105,13 @@ def evaluation_batches(
             yield _decode(buffer, threads)
 
     with ThreadPoolExecutor(_DECODING_THREADS) as threads:
-        try:
-            yield from _one_ahead(once(shard))
-        except NoDataAvailableError:
-            if shard.rank == 0:
-                yield from _one_ahead(once(Shard()))
+        yield from _one_ahead(once())
+
+
+def count_row_groups(views: Path, split: str) -> int:
+    """Row groups in the files of a split, from their footers."""
+    fragments = ds.dataset(views / f"split={split}", format="parquet").get_fragments()
+    return sum(fragment.num_row_groups for fragment in fragments)
 
 
 def _row_groups(
@@ -110,13 +119,14 @@ def _row_groups(
     split: str,
     classes: Sequence[str],
     shard: Shard,
-    num_epochs: int | None,
-    seed: int | None,
+    seed: int | None = None,
     only_view: int | None = None,
 ) -> Generator[list[_EncodedView], None, None]:
-    """The encoded views of one row group after another, each with the position of its class.
+    """The encoded views of one row group after another, pass after pass for ever, each with the position of its class.
 
-    One reading thread keeps the order reproducible; it reads bytes far faster than they are decoded.
+    One reading thread keeps the order reproducible; it reads bytes far faster than they are decoded. Whoever wants
+    one pass counts row groups: petastorm's reader, asked for one epoch, now and then ends before the last of them
+    (ThreadPool.get_results looks whether all is done and whether all was handed out one after the other).
     """
     position = {name: index for index, name in enumerate(classes)}
     reader = make_batch_reader(
@@ -126,7 +136,7 @@ def _row_groups(
         results_queue_size=2,
         shuffle_row_groups=seed is not None,
         seed=seed,
-        num_epochs=num_epochs,
+        num_epochs=None,
         cur_shard=shard.rank,
         shard_count=shard.count,
     )

@@ -113,7 +113,7 @@ def test_images_are_found_in_subfolders_and_empty_ones_are_not_lost(spark: Spark
 def test_unusable_folders_are_refused_by_flag(spark: SparkSession, galaxies, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--images .*nowhere: no such folder"):
         find_images(spark, str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=r"--new-images .*: no images there"):
+    with pytest.raises(UserError, match=r"--new-images .*: no .jpg, .jpeg or .png files there"):
         find_images(spark, str(tmp_path), flag="--new-images")
     image = next(galaxies.images.iterdir())
     shutil.copy(image, tmp_path / "a.jpg")

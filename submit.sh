@@ -31,35 +31,38 @@ One stage at a time:
 HELP
 }
 
-# started COMMAND...: runs it without the noise of Spark and Horovod, unless the flags ask for it.
-started() {
-  case " $* " in
-    *" --verbose "*) "$@" ;;
-    *) "$bin/python" -m galaxyspark.quiet "$@" ;;
-  esac
+# job NAME LAUNCHER...: starts jobs/NAME.py by its launcher, without the noise of Spark and Horovod unless asked for it.
+job() {
+  local name=$1
+  shift
+  if asked "--help|-h|--version"; then
+    "$bin/python" "$root/jobs/$name.py" "${flags[@]}"
+  elif asked "--verbose"; then
+    "$@" "$root/jobs/$name.py" "${flags[@]}"
+  else
+    "$bin/python" -m galaxyspark.quiet "$@" "$root/jobs/$name.py" "${flags[@]}"
+  fi
 }
 
+# asked 'A|B': whether one of these is among the flags.
+asked() { [[ " ${flags[*]} " =~ \ ($1)\  ]]; }
+
 spark_job() {
-  local job=$1
-  shift
-  started "$bin/spark-submit" --properties-file "$root/conf/spark/local.conf" "$root/jobs/$job.py" "$@"
+  job "$1" "$bin/spark-submit" --properties-file "$root/conf/spark/local.conf"
 }
 
 train_job() {
   local ranks=2
-  if [ "${1:-}" = -np ]; then
-    ranks=${2:-}
+  if [ "${flags[0]:-}" = -np ]; then
+    ranks=${flags[1]:-}
     case $ranks in
       "" | *[!0-9]*) echo "submit.sh: train -np needs a number of ranks, such as -np 2." >&2; exit 2 ;;
     esac
-    shift 2
+    flags=("${flags[@]:2}")
   fi
-  case " $* " in
-    *" --help "* | *" -h "* | *" --version "*) exec "$bin/python" "$root/jobs/train.py" "$@" ;;
-  esac
   # What is wrong with the input is said once, by one process, before the ranks start.
-  "$bin/python" "$root/jobs/train.py" "$@" --check
-  started "$bin/horovodrun" -np "$ranks" "$bin/python" "$root/jobs/train.py" "$@"
+  asked "--help|-h|--version" || "$bin/python" "$root/jobs/train.py" "${flags[@]}" --check
+  job train "$bin/horovodrun" -np "$ranks" "$bin/python"
 }
 
 run_tests() {
@@ -76,6 +79,7 @@ run_tests() {
 main() {
   local command=${1:-}
   [ $# -eq 0 ] || shift
+  flags=("$@")
   case $command in
     "" | -h | --help | help) usage; exit 0 ;;
     setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | report) ;;
@@ -97,9 +101,9 @@ main() {
     test) run_tests "$@" ;;
     bench) cd "$root" && exec "$bin/python" -m benchmarks "$@" ;;
     pipeline | report) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
-    train) train_job "$@" ;;
+    train) train_job ;;
     --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;
-    *) spark_job "$command" "$@" ;;
+    *) spark_job "$command" ;;
   esac
 }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from galaxyspark.command_line import parse
@@ -101,19 +101,44 @@ def test_images_without_labels_make_no_pipeline(run_submit, tmp_path: Path) -> N
     assert "--images and --labels go together" in completed.stderr
 
 
-def test_setup_names_a_missing_java_and_the_line_that_mends_it(tmp_path: Path) -> None:
-    """On a machine without Java and without apt-get."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in ("bash", "dirname", "sed", "id", "cksum", "cat"):
-        (tools / tool).symlink_to(shutil.which(tool))
+JAVA_17 = "echo 'openjdk version \"17.0.15\"' >&2"
+SMALL_DISK = "echo 'Filesystem 1024-blocks Used Available Capacity Mounted on'; echo '/dev/x 99 9 3145728 9% /'"
+
+
+@pytest.mark.parametrize(
+    ("tools", "message", "mend"),
+    [
+        ({}, "Java 17 or 21 (java on the PATH, or JAVA_HOME) is missing.", "apt-get install openjdk-17-jre-headless"),
+        ({"java": "echo 'openjdk version \"11.0.2\"' >&2"}, "Java 17 or 21", "apt-get install openjdk-17-jre-headless"),
+        ({"java": JAVA_17}, "A C++ compiler (g++) is missing.", "sudo apt-get install g++"),
+        ({"java": JAVA_17, "g++": ":", "make": ":"}, "CMake is missing.", "sudo apt-get install cmake"),
+        (
+            {"java": JAVA_17, "g++": ":", "make": ":", "cmake": ":", "df": SMALL_DISK},
+            "has 3 GB free; set-up needs 9 GB.",
+            "Free some space",
+        ),
+    ],
+    ids=["no Java", "old Java", "no compiler", "no CMake", "small disk"],
+)
+def test_setup_names_what_is_missing_and_what_mends_it(tools: dict, message: str, mend: str, tmp_path: Path) -> None:
+    """A fresh checkout on a machine that has only these tools, no apt-get, and no Horovod compiled before."""
+    shutil.copytree(ROOT / "conf", tmp_path / "checkout" / "conf")
+    shutil.copy(ROOT / "setup.py", tmp_path / "checkout")
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for tool in ("bash", "dirname", "sed", "id", "cksum", "cat", "uname", "flock"):
+        (bin_ / tool).symlink_to(shutil.which(tool))
+    for tool, script in tools.items():
+        (bin_ / tool).write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        (bin_ / tool).chmod(0o755)
     completed = subprocess.run(
-        [ROOT / "conf" / "setup" / "setup.sh"],
-        env={"PATH": str(tools), "HOME": os.environ["HOME"], "PYTHON": sys.executable},
+        [tmp_path / "checkout" / "conf" / "setup" / "setup.sh"],
+        env={"PATH": str(bin_), "HOME": str(tmp_path), "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=False,
     )
     assert completed.returncode == 1
-    assert "[setup] Java 17 or 21 (java on the PATH, or JAVA_HOME) is missing." in completed.stderr
-    assert "sudo apt-get install openjdk-17-jre-headless" in completed.stderr
+    assert message in completed.stderr
+    assert mend in completed.stderr
+    assert not (tmp_path / "checkout" / ".venv").exists()

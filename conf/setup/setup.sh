@@ -9,6 +9,7 @@ venv=$root/.venv
 requirements=$here/requirements.txt
 log=$root/.venv-setup.log
 needed_gb=9
+wheel_cache=${XDG_CACHE_HOME:-$HOME/.cache}/galaxyspark/wheels
 
 say() { printf '[setup] %s\n' "$*"; }
 fail() { printf '[setup] %s\n' "$@" >&2; exit 1; }
@@ -58,11 +59,22 @@ make_works() { command -v make >/dev/null; }
 cmake_works() { command -v cmake >/dev/null; }
 venv_works() { "$python" -c 'import ensurepip' 2>/dev/null; }
 
-install_packages() {
+# What can be missing is looked for before the long work.
+check_machine() {
   local free_gb
-  free_gb=$(df -Pk "$root" | awk 'NR == 2 {print int($4 / 1048576)}')
-  [ "$free_gb" -ge "$needed_gb" ] ||
+  need "Python's venv module" venv_works "python3.11-venv"
+  if [ -z "$(compiled_wheel)" ]; then
+    need "A C++ compiler (g++)" compiler_works "g++"
+    need "make" make_works "make"
+    need "CMake" cmake_works "cmake"
+  fi
+  free_gb=$(df -Pk "$root" | sed -n '2s/^[^ ]* *[0-9]* *[0-9]* *\([0-9]*\).*/\1/p')
+  free_gb=$((free_gb / 1048576))
+  [ -d "$venv" ] || [ "$free_gb" -ge "$needed_gb" ] ||
     fail "$root has $free_gb GB free; set-up needs $needed_gb GB." "Free some space, or move the checkout to another disk."
+}
+
+install_packages() {
   # Half made, or made where the checkout was before.
   if [ -d "$venv" ] && ! { grep -qsF "$venv/" "$venv/bin/pip" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; }; then
     say "Removing a .venv that does not work."
@@ -76,10 +88,15 @@ install_all_but_horovod() {
   grep -v '^horovod==' "$requirements" | "$venv/bin/python" -m pip install --disable-pip-version-check -r /dev/stdin
 }
 
+# The wheel in the user's cache; nothing where there is none.
+compiled_wheel() {
+  local wheel
+  for wheel in "$wheels/horovod-$(version_of horovod)-"*.whl; do
+    [ ! -f "$wheel" ] || printf '%s' "$wheel"
+  done
+}
+
 build_horovod() {
-  need "A C++ compiler (g++)" compiler_works "g++"
-  need "make" make_works "make"
-  need "CMake" cmake_works "cmake"
   mkdir -p "$wheels"
   local building
   building=$(mktemp -d "$wheels/.building-XXXXXX")
@@ -95,16 +112,13 @@ build_horovod() {
 }
 
 install_horovod() {
-  wheels=${XDG_CACHE_HOME:-$HOME/.cache}/galaxyspark/wheels/python3.11-torch$(version_of torch)-cpu-$(uname -m)
-  local wheel=("$wheels/horovod-$(version_of horovod)-"*.whl)
-  if [ -f "${wheel[0]}" ]; then
-    say "Horovod was compiled before: ${wheel[0]}"
+  if [ -n "$(compiled_wheel)" ]; then
+    say "Horovod was compiled before: $(compiled_wheel)"
   else
     build_horovod
-    wheel=("$wheels/horovod-$(version_of horovod)-"*.whl)
   fi
   timed "Installing Horovod" "$venv/bin/python" -m pip install --disable-pip-version-check \
-    --no-deps --force-reinstall "${wheel[0]}"
+    --no-deps --force-reinstall "$(compiled_wheel)"
   timed "Installing galaxyspark" "$venv/bin/python" -m pip install --disable-pip-version-check \
     --no-deps --no-build-isolation -e "$root"
 }
@@ -113,6 +127,7 @@ find_python || fail "Python 3.11 is missing (looked for python3.11, python3 and 
   "On Debian 12: sudo apt-get install python3.11 python3.11-venv. Elsewhere name it: PYTHON=/path/to/python3.11 ./submit.sh setup"
 need "Java 17 or 21 (java on the PATH, or JAVA_HOME)" java_works "openjdk-17-jre-headless"
 
+wheels=$wheel_cache/python3.11-torch$(version_of torch)-cpu-$(uname -m)
 is_ready() { [ "$(cat "$venv/.galaxyspark-ready" 2>/dev/null)" = "$stamp" ]; }
 stamp="$(cat "$requirements" "$here/setup.sh" "$here/horovod.cmake" "$root/setup.py" | cksum) $root"
 is_ready && exit 0
@@ -122,7 +137,7 @@ flock 9 2>/dev/null || true
 is_ready && exit 0 # another set-up has just ended
 : >"$log"
 start=$SECONDS
-need "Python's venv module" venv_works "python3.11-venv"
+check_machine
 install_packages
 install_horovod
 printf '%s' "$stamp" >"$venv/.galaxyspark-ready"

@@ -19,7 +19,7 @@ def metrics(finished_run: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def test_pdf(finished_run: Path) -> pd.DataFrame:
+def judged_pdf(finished_run: Path) -> pd.DataFrame:
     features_pdf = pd.read_parquet(finished_run / "features")
     return features_pdf[features_pdf["split"] == "test"]
 
@@ -35,9 +35,9 @@ def test_the_shape_of_a_classifiers_metrics(metrics: dict, split: str, classifie
     assert 0 <= low <= metric["accuracy"] <= high <= 1
 
 
-def test_the_networks_figures_on_test_galaxies(metrics: dict, test_pdf: pd.DataFrame) -> None:
+def test_the_networks_figures_on_test_galaxies(metrics: dict, judged_pdf: pd.DataFrame) -> None:
     classes = metrics["classes"]
-    by_galaxy = test_pdf.sort_values("view").groupby("galaxy_id")
+    by_galaxy = judged_pdf.sort_values("view").groupby("galaxy_id")
     truth = by_galaxy["label"].first()
     view0 = by_galaxy["probabilities"].first().map(lambda of_view: classes[int(np.argmax(of_view))])
     mean16 = by_galaxy["probabilities"].agg(lambda views: classes[int(np.argmax(np.mean(list(views), axis=0)))])
@@ -47,15 +47,15 @@ def test_the_networks_figures_on_test_galaxies(metrics: dict, test_pdf: pd.DataF
         assert metric["confusion"] == confusion_matrix(truth, predicted, labels=classes).tolist()
 
 
-def test_the_svm_on_disk_gives_the_svms_figures(finished_run: Path, metrics: dict, test_pdf: pd.DataFrame) -> None:
-    view0_pdf = test_pdf[test_pdf["view"] == 0]
+def test_the_svm_on_disk_gives_the_svms_figures(finished_run: Path, metrics: dict, judged_pdf: pd.DataFrame) -> None:
+    view0_pdf = judged_pdf[judged_pdf["view"] == 0]
     predicted = load_svm(finished_run / "classifiers" / "svm.skops").predict(np.stack(view0_pdf["features"].tolist()))
     truth = [metrics["classes"].index(label) for label in view0_pdf["label"]]
     assert metrics["splits"]["test"]["svm"]["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
 
 
-def test_commonest_is_that_of_the_training_galaxies(finished_run: Path, metrics: dict, test_pdf: pd.DataFrame) -> None:
+def test_commonest_is_that_of_the_training_split(finished_run: Path, metrics: dict, judged_pdf: pd.DataFrame) -> None:
     by_class = json.loads((finished_run / "manifests" / "augment.json").read_text())["galaxies_by_class"]["train"]
     commonest = max(by_class, key=by_class.get)
-    share = (test_pdf[test_pdf["view"] == 0]["label"] == commonest).mean()
+    share = (judged_pdf[judged_pdf["view"] == 0]["label"] == commonest).mean()
     assert metrics["splits"]["test"]["always_commonest"]["accuracy"] == pytest.approx(share)

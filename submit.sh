@@ -75,7 +75,6 @@ run_tests() {
   return $failed
 }
 
-# Read whole before anything runs, so that an update of this file cannot disturb a run.
 main() {
   local command=${1:-}
   [ $# -eq 0 ] || shift
@@ -107,5 +106,5 @@ main() {
   esac
 }
 
-main "$@"
-exit
+# On one line, so that bash has read all of this file before anything runs: an update cannot disturb a run.
+main "$@"; exit $?

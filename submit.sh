@@ -98,7 +98,7 @@ main() {
     setup) echo "[setup] Everything is in place: $root/.venv" ;;
     demo) exec "$bin/python" "$root/jobs/pipeline.py" --config "$root/conf/demo.yaml" --run "$root/runs/demo" "$@" ;;
     test) run_tests "$@" ;;
-    bench) cd "$root" && exec "$bin/python" -m benchmarks "$@" ;;
+    bench) cd "$root" && exec "$bin/python" -m galaxyspark.quiet "$bin/python" -m benchmarks "$@" ;;
     pipeline | report) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
     train) train_job ;;
     --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;

@@ -41,8 +41,10 @@ def run_pipeline(job: PipelineJob) -> None:
         status = _run([str(SUBMIT), stage, *ranks, "--config", str(config_file)])
         if status:
             raise UserError(f"stage '{stage}' ended with status {status}; what was before it stays published.", status)
+    total_s = time.perf_counter() - start
+    working_s = sum(run.manifest(stage)["duration_s"] for stage in stages)
     print("\n" + "\n".join(summary(run)))
-    print(f"All in {(time.perf_counter() - start) / 60:.1f} minutes.")
+    print(f"All in {total_s / 60:.1f} minutes, {total_s - working_s:.0f} s of them to start Spark, torch and the rest.")
 
 
 def _check_weights(weights: str) -> None:

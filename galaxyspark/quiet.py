@@ -21,6 +21,8 @@ _NOISE = (
     b"Cache cleanup complete.",
     b"Using Spark's default log4j profile",
     b"[W socket.cpp",
+    b"Setting default log level to",
+    b"To adjust logging level use",
 )
 _RANK = re.compile(rb"^\[(\d+)\]<(?:stdout|stderr)>:")
 _PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")

@@ -40,7 +40,7 @@ class AugmentSettings:
     __pydantic_config__ = _STRICT
 
     view_size_px: Annotated[int, Field(ge=32, le=512)] = 112
-    """Side of a stored view in pixels. 224 is GoogLeNet's own; 112 is four times as fast and loses little."""
+    """Side of a stored view in pixels. 224 is GoogLeNet's own; 112 has a quarter of its pixels to work on."""
     field_of_view: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the image's side that a view shows at zoom 1, around the centre."""
     colour_strength: Annotated[float, Field(ge=0, le=2)] = 0.1

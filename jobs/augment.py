@@ -13,7 +13,7 @@ def main(job: AugmentJob) -> None:
     views = sum(counts["views"].values())
     print(
         f"{counts['images']:,} images: {views:,} views ({format_rate(manifest['rate'])}), "
-        f"{counts['quarantined']:,} images quarantined."
+        f"{counts['quarantined']:,} of the images quarantined."
     )
 
 

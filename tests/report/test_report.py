@@ -376,6 +376,7 @@ def test_many_classes(tmp_path: Path) -> None:
     html = report_html(tmp_path)
     assert len(PageReader(html).cells["table-test"][1]) == 50
     assert len(html) < 1_000_000
+    assert "Another data set" not in html  # the original pipeline's, which had other classes
 
 
 def test_unmeasured_run_is_refused(tmp_path: Path) -> None:

@@ -70,19 +70,19 @@ def test_rare_classes_are_not_given_up() -> None:
     assert min(found) > 0.6
 
 
-def test_a_saved_svm_predicts_the_same(tmp_path: Path) -> None:
-    pipeline, _ = fit_svm(blobs(4, 1), blobs(4, 2), (1.0,), seed=1)
+@pytest.mark.parametrize(("max_kernel_rows", "kernel"), [(svm.MAX_KERNEL_ROWS, "rbf"), (1, "linear")])
+def test_a_saved_svm_predicts_the_same(
+    max_kernel_rows: int, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(svm, "MAX_KERNEL_ROWS", max_kernel_rows)
+    pipeline, choice = fit_svm(blobs(4, 1), blobs(4, 2), (1.0,), seed=1)
+    assert choice["kernel"] == kernel
     file = tmp_path / "classifiers" / "svm.skops"
     save_svm(pipeline, file)
     features, _ = blobs(5, 3)
     loaded = load_svm(file)
     np.testing.assert_array_equal(loaded.predict(features), pipeline.predict(features))
     np.testing.assert_allclose(loaded.decision_function(features), pipeline.decision_function(features))
-
-
-def test_a_saved_linear_svm_predicts_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(svm, "MAX_KERNEL_ROWS", 1)
-    test_a_saved_svm_predicts_the_same(tmp_path)
 
 
 def test_a_missing_file_is_named_with_the_stage_that_writes_it(tmp_path: Path) -> None:

@@ -27,10 +27,11 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.harness import Alternative, BenchmarkSettings, measure, report
-from galaxyspark.dataset.inputs import Labels, find_images, read_labels
+from galaxyspark.dataset.images import Images, find_images, read_images
+from galaxyspark.dataset.labels import Labels, read_labels
 from galaxyspark.dataset.schema import views_schema
 from galaxyspark.dataset.simulate import simulate
-from galaxyspark.dataset.write import colour_axes, make_views_df, plan_partitions, write_views
+from galaxyspark.dataset.write import make_dataset, make_recipe, row_group_mb, sample_of_training, write_views
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import split_of
 from galaxyspark.settings import SimulateJob, SimulateSettings

@@ -1,8 +1,10 @@
 """The run directory: where each stage finds its input, and how it publishes its output.
 
-A stage writes into a staging directory inside the run and publishes by rename. Its manifest,
-``manifests/<stage>.json``, is removed before the first rename and written after the last: a stage without a manifest
-has not been published, and its output is refused. What a failed stage leaves behind is removed by the next attempt.
+A stage writes all of its output, its manifest and its settings into a staging directory inside the run and publishes
+by rename. The old manifest, ``manifests/<stage>.json``, is the first to go and the new one the last to come: a stage
+without a manifest has not been published, and its output is refused. What was moved away is kept until then, so that
+publishing that breaks off is undone: at once after an error, by the next attempt after a kill. What else a killed stage
+leaves behind is removed by the next attempt too.
 """
 
 from __future__ import annotations
@@ -138,25 +140,23 @@ class RunDirectory:
             inputs: What the stage reads: the ``id`` of the manifests of earlier stages, paths of images and labels.
         """
         with self._only_one(name):
+            self._undo_publishing(name)
             self._remove_leftovers(name)
             staging = Staging(self.root / f".staging-{name}-{uuid.uuid4().hex[:8]}")
             staging.directory.mkdir()
             start = time.perf_counter()
             try:
                 yield staging
-                self._publish(name, staging, settings, inputs, time.perf_counter() - start)
+                self._describe(name, staging, settings, inputs, time.perf_counter() - start)
+                self._publish(name, staging.directory)
             finally:
                 shutil.rmtree(staging.directory, ignore_errors=True)
 
-    def _publish(
+    def _describe(
         self, stage: str, staging: Staging, settings: RunSettings, inputs: Mapping[str, str], duration_s: float
     ) -> None:
-        self._manifest_file(stage).unlink(missing_ok=True)
-        for new in sorted(staging.directory.iterdir()):
-            published = self.path(new.name)
-            if published.exists():
-                os.rename(published, self.root / f".replaced-{stage}-{uuid.uuid4().hex[:8]}")
-            os.rename(new, published)
+        """Write the manifest and the settings into the staging directory, where they will lie in the run."""
+        outputs = sorted(path.name for path in staging.directory.iterdir())
         count, unit = staging.handled or (0, "")
         staging.manifest = {
             "stage": stage,
@@ -165,12 +165,41 @@ class RunDirectory:
             "duration_s": round(duration_s, 2),
             "rate": {"per_s": count / duration_s, "unit": unit} if staging.handled else None,
             "inputs": dict(inputs),
+            "outputs": outputs,
             "versions": versions(),
             **staging.manifest,
         }
-        write_atomically(self.path("settings") / f"{stage}.yaml", to_yaml(settings))
-        write_atomically(self._manifest_file(stage), json.dumps(staging.manifest, indent=2))
+        write_atomically(staging.path(f"settings/{stage}.yaml"), to_yaml(settings))
+        write_atomically(staging.path(f"manifests/{stage}.json"), json.dumps(staging.manifest, indent=2))
+
+    def _publish(self, stage: str, staging: Path) -> None:
+        manifest = f"manifests/{stage}.json"
+        new = _published_names(staging / manifest, stage)
+        old = _published_names(self.root / manifest, stage)
+        replaced = self.root / f".replaced-{stage}-{uuid.uuid4().hex[:8]}"
+        try:
+            for name in [manifest, *new, *(name for name in old if name not in new)]:
+                _move_if_there(self.root / name, replaced / name)
+            for name in [*new, manifest]:
+                _move_if_there(staging / name, self.root / name)
+        except BaseException:
+            self._undo_publishing(stage)
+            raise
         self._remove_leftovers(stage)
+
+    def _undo_publishing(self, stage: str) -> None:
+        """Bring back what was published before, if publishing broke off; if this breaks off too, it can be repeated."""
+        manifest = f"manifests/{stage}.json"
+        if (self.root / manifest).exists():
+            return
+        for staging in self.root.glob(f".staging-{stage}-*"):
+            for name in _published_names(staging / manifest, stage):
+                if not (staging / name).exists():
+                    _move_if_there(self.root / name, staging / name)
+        for replaced in self.root.glob(f".replaced-{stage}-*/"):
+            moved = [path.name for path in replaced.iterdir() if path.name not in ("manifests", "settings")]
+            for name in [*moved, f"settings/{stage}.yaml", manifest]:
+                _move_if_there(replaced / name, self.root / name)
 
     def _remove_leftovers(self, stage: str) -> None:
         for pattern in (f".staging-{stage}-*", f".replaced-{stage}-*"):
@@ -179,6 +208,19 @@ class RunDirectory:
 
     def _manifest_file(self, stage: str) -> Path:
         return self.root / "manifests" / f"{stage}.json"
+
+
+def _published_names(manifest: Path, stage: str) -> list[str]:
+    """What a manifest says was published with it, as paths from the root; nothing where there is no manifest."""
+    if not manifest.is_file():
+        return []
+    return [*json.loads(manifest.read_text()).get("outputs", []), f"settings/{stage}.yaml"]
+
+
+def _move_if_there(source: Path, target: Path) -> None:
+    if source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, target)
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:

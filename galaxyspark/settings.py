@@ -19,6 +19,7 @@ STAGES = ("simulate", "augment", "train", "extract", "classify", "predict", "rep
 """The stages in the order the pipeline runs them."""
 
 _STRICT = ConfigDict(extra="forbid")
+Plane = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,38 @@ class AugmentSettings:
     """Quality of the stored JPEG views."""
     split_fractions: tuple[float, float, float] = (0.90, 0.05, 0.05)
     """Shares of galaxies in train, validation and test; they add up to 1."""
+    label_rule: Literal["argmax", "threshold", "clean"] = "argmax"
+    """How votes become a class. argmax: the answer to question 1 with most votes. threshold: artifact from
+    --artifact-threshold upward, else the answer with more votes of the other two. clean: argmax, but galaxies under
+    --min-agreement are left out (and listed in the quarantine). Labels that are classes already stay as they are."""
+    artifact_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of votes for star or artifact (Class1.3) that makes an artifact under --label-rule threshold."""
+    min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Least share of votes for the commonest answer under --label-rule clean; 0.8 is Galaxy Zoo's own clean sample."""
+    vote_tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """How far the answers to a question may be from adding up to the share of volunteers who were asked it."""
     allow_unmatched: bool = False
     """Leave out images without a label and labels without an image, instead of refusing the input."""
+    max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the images in quarantine above which the stage fails and publishes nothing."""
+    max_file_mb: Annotated[float, Field(gt=0, le=1_000)] = 32.0
+    """Larger image files are quarantined unread, in MB."""
+    max_megapixels: Annotated[float, Field(gt=0, le=178)] = 64.0
+    """Larger images are quarantined by what their header says, before they are decoded, in millions of pixels."""
+    fits_stretch: Literal["lupton", "linear"] = "lupton"
+    """How flux in FITS images becomes brightness: lupton, the asinh of Lupton et al. 2004, or linear."""
+    fits_scale: Annotated[float, Field(gt=0)] | None = None
+    """Flux above the sky up to which lupton is about linear, or that is white in linear, in the images' own unit. None:
+    from each image, ten times its sky's noise, or its 99.5th percentile."""
+    fits_softening: Annotated[float, Field(gt=0)] = 8.0
+    """Lupton's Q: larger shows more of what is far brighter than --fits-scale."""
+    fits_planes: tuple[Plane, Plane, Plane] | None = None
+    """Planes of FITS cubes, from 0, for red, green and blue. None: the last, middle and first of three."""
+    row_group_mb: Annotated[int, Field(ge=1, le=1_024)] = 32
+    """Largest size of the Parquet row groups, the unit that petastorm reads and shuffles, in MB. Small datasets get
+    smaller ones, so that there are enough for every rank."""
+    preview: bool = False
+    """Also write RUN/preview.png: the 16 views of some training galaxies, and the colour perturbation by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

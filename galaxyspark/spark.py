@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,11 @@ _SETTINGS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # One open writer per split, so that rows full of pixels are not sorted by split before they are written.
     "spark.sql.maxConcurrentOutputFileWriters": "3",
-    # An input partition is as many images as its bytes say; opening a file counts for nothing.
+    # An input partition is as many files as its bytes say, where a stage does not plan its own (split_input).
     "spark.sql.files.openCostInBytes": "0",
-    # Small enough that every core has work to the end, where a stage does not plan its own partitions.
     "spark.sql.files.maxPartitionBytes": "8m",
-    # A missing or unreadable file is for us to quarantine, not for Spark to pass over.
-    "spark.sql.files.ignoreMissingFiles": "false",
+    # Some hundred single files are listed by a few tasks, not by one each.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
 }
 
 
@@ -36,6 +36,36 @@ def start_session(name: str, verbose: bool = False) -> SparkSession:
     for key, value in _SETTINGS.items():
         spark.conf.set(key, value)
     return spark
+
+
+@contextmanager
+def input_split(spark: SparkSession, num_files: int, total_bytes: int, files_per_task: int) -> Iterator[None]:
+    """Split what the body reads, many files of about equal work, into tasks that keep every core busy to the end.
+
+    Args:
+        spark: The session.
+        num_files: Files to be read.
+        total_bytes: Their length together.
+        files_per_task: About as many, where there are enough for all cores; as many tasks as a multiple of the cores.
+    """
+    cores = spark.sparkContext.defaultParallelism
+    num_tasks = cores * max(1, round(num_files / (cores * files_per_task)))
+    # Spark packs files by length. A file is work in itself, which its length hardly changes: so let opening one cost
+    # as much as ten of average length.
+    open_cost = 10 * max(1, total_bytes // max(1, num_files))
+    settings = {
+        "spark.sql.files.openCostInBytes": open_cost,
+        "spark.sql.files.maxPartitionBytes": math.ceil((total_bytes + num_files * open_cost) / num_tasks) + open_cost,
+        "spark.sql.files.minPartitionNum": 1,
+    }
+    before = {key: spark.conf.get(key, None) for key in settings}
+    for key, value in settings.items():
+        spark.conf.set(key, str(value))
+    try:
+        yield
+    finally:
+        for key, old in before.items():
+            spark.conf.unset(key) if old is None else spark.conf.set(key, old)
 
 
 @contextmanager

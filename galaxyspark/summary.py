@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from galaxyspark.run_directory import RunDirectory
@@ -36,6 +38,42 @@ def summary(run: RunDirectory) -> list[str]:
         if run.path(name).exists():
             lines.append(f"  {run.path(name)}")
     return lines
+
+
+def augmented(run: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """What the stage augment has made: counts, reasons of the quarantine, class shares, and what to look at.
+
+    Args:
+        run: The run's directory.
+        manifest: As the stage published it.
+    """
+    counts, reasons = manifest["counts"], manifest["quarantined_by_reason"]
+    lines = [
+        f"{counts['images']:,} images: {sum(counts['views'].values()):,} views of {counts['galaxies']:,} galaxies "
+        f"({format_rate(manifest['rate'])}), {counts['quarantined']:,} images quarantined."
+    ]
+    lines += [f"  {count:,}  {reason}" for reason, count in reasons.items()]
+    if manifest["other_files"]:
+        lines.append(f"  {manifest['other_files']:,} other files there are no images by their names.")
+    lines += ["", *class_table(manifest["galaxies_by_class"], manifest["class_shares"]), "", "Look at:"]
+    outputs = ["preview.png", "quarantine"] if counts["quarantined"] else ["preview.png"]
+    lines += [f"  {run / name}" for name in outputs if (run / name).exists()]
+    lines.append(f"  {run / 'views'}")
+    return lines
+
+
+def class_table(galaxies: Mapping[str, Mapping[str, int]], shares: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Galaxies of each class and their share of the split, a column a split and one for all."""
+    together = {name: sum(of_split[name] for of_split in galaxies.values()) for name in shares["all"]}
+    columns = {**galaxies, "all": together}
+    width = max(len("galaxies"), *(len(name) for name in together))
+    lines = [f"{'':<{width}}" + "".join(f"{split:>18}" for split in columns)]
+    for name in together:
+        cells = (f"{of_split[name]:,}  {shares[split][name]:6.2%}" for split, of_split in columns.items())
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
+    totals = (f"{sum(of_split.values()):,}  {'':6}" for of_split in columns.values())
+    lines.append(f"{'galaxies':<{width}}" + "".join(f"{cell:>18}" for cell in totals))
+    return [line.rstrip() for line in lines]
 
 
 def format_rate(rate: dict[str, Any] | None) -> str:

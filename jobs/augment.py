@@ -4,17 +4,12 @@ from galaxyspark.command_line import run_job
 from galaxyspark.dataset.write import augment
 from galaxyspark.settings import AugmentJob
 from galaxyspark.spark import start_session
-from galaxyspark.summary import format_rate
+from galaxyspark.summary import augmented
 
 
 def main(job: AugmentJob) -> None:
     manifest = augment(start_session("augment", job.verbose), job)
-    counts = manifest["counts"]
-    views = sum(counts["views"].values())
-    print(
-        f"{counts['images']:,} images: {views:,} views ({format_rate(manifest['rate'])}), "
-        f"{counts['quarantined']:,} of the images quarantined."
-    )
+    print("\n".join(augmented(job.run, manifest)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -97,29 +98,40 @@ def test_what_is_not_published_is_refused_with_what_to_run(run: RunDirectory) ->
     assert f"./submit.sh augment --run {run.root}" in str(error.value)
 
 
-def test_publishing_that_breaks_off_half_way_is_refused_and_mended(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failing", range(1, 12))
+def test_publishing_that_fails_at_any_rename_leaves_the_old_output(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     publish(run, "1")
-    rename = os.rename
+    before = run.manifest("train")
+    rename, calls = os.rename, iter(range(1, 100))
 
-    def fail_at_model(source: Path, target: Path) -> None:
-        if Path(target) == run.path("model"):
+    def fail_once(source: Path, target: Path) -> None:
+        if next(calls) == failing:
             raise OSError(28, "No space left on device")
         rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", fail_at_model)
-        with pytest.raises(OSError, match="No space"):
+        patch.setattr(os, "rename", fail_once)
+        # Four things move away, the new ones come, and the staged manifest and settings are not renamed in this way.
+        expected = pytest.raises(OSError, match="No space") if failing <= 8 else nullcontext()
+        with expected:
             publish(run, "2")
-    with pytest.raises(UserError, match="'train' has not been published"):
-        run.manifest("train")
-    publish(run, "3")
     assert files(run) == EVERYTHING
-    assert (run.path("model") / "weights").read_text() == "3"
+    content = "1" if failing <= 8 else "2"
+    assert (run.path("model") / "weights").read_text() == run.path("history.jsonl").read_text() == content
+    assert (run.manifest("train") == before) == (failing <= 8)
+
+
+def test_what_a_stage_no_longer_writes_goes_with_what_it_replaces(run: RunDirectory) -> None:
+    with run.stage("train", TrainJob(run=run.root), {}) as staging:
+        staging.path("preview.png").touch()
+    publish(run, "2")
+    assert files(run) == EVERYTHING
 
 
 def test_leftovers_of_a_killed_attempt_are_removed_but_not_those_of_another_stage(run: RunDirectory) -> None:
+    publish(run, "0")
     for leftover in (".staging-train-0123abcd", ".replaced-train-0123abcd", ".staging-extract-0123abcd"):
         (run.root / leftover).mkdir(parents=True)
         (run.root / leftover / "part-0").touch()

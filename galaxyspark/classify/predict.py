@@ -17,16 +17,17 @@ from pyspark.sql import functions as F
 
 from galaxyspark.classify.compare import SVM_FILE
 from galaxyspark.classify.svm import load_svm
-from galaxyspark.dataset.inputs import find_images, read_images
+from galaxyspark.dataset.images import Images, find_images, read_images
+from galaxyspark.dataset.reconcile import CANNOT_BE_READ
 from galaxyspark.features.extract import load_published_model
 from galaxyspark.features.inference import Classifier
 from galaxyspark.run_directory import RunDirectory, file_url
 from galaxyspark.settings import PredictJob
-from galaxyspark.spark import progress
+from galaxyspark.spark import input_split, progress
 from galaxyspark.views.augment import ViewRecipe, make_views
-from galaxyspark.views.decode import EMPTY_FILE, UnreadableImageError
+from galaxyspark.views.reading import UnreadableImageError
 
-_MIN_PARTITION_BYTES = 1 << 20
+_IMAGES_PER_TASK = 500
 
 
 @dataclass(frozen=True)
@@ -51,27 +52,24 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
     run = RunDirectory(job.run)
     run.require_current("train", "extract", "classify")
     inputs = {stage: run.manifest(stage)["id"] for stage in ("train", "classify")}
-    images_df = find_images(spark, job.new_images, flag="--new-images")
+    images = find_images(spark, job.new_images, flag="--new-images")
     card, state = load_published_model(run)
     svm = load_svm(run.path("classifiers") / SVM_FILE)
     with run.stage("predict", job, inputs | {"new_images": job.new_images}) as staging:
-        total_bytes = images_df.agg(F.sum("length")).collect()[0][0]
-        partition_bytes = total_bytes // (4 * spark.sparkContext.defaultParallelism)
-        spark.conf.set("spark.sql.files.maxPartitionBytes", str(max(_MIN_PARTITION_BYTES, partition_bytes)))
         model = spark.sparkContext.broadcast(Model(card, state, svm, job.predict.predict_views))
         num_threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
-        rows_df = catalogue_of(read_images(spark, job.new_images), model, card.classes, num_threads)
-        empty_df = images_df.where("length = 0").select(
-            "galaxy_id", "path", F.lit(EMPTY_FILE).alias("quarantine_reason")
-        )
-        rows_df = rows_df.unionByName(empty_df, allowMissingColumns=True)
+        num_images, total_bytes = images.files_df.agg(F.count("*"), F.sum("length")).collect()[0]
+        url = file_url(staging.path("catalogue"))
         with progress(spark, "predict"):
-            rows_df.write.parquet(file_url(staging.path("catalogue")))
-            catalogue_df = spark.read.parquet(file_url(staging.path("catalogue")))
+            with input_split(spark, num_images, total_bytes, _IMAGES_PER_TASK):
+                rows_df = catalogue_of(read_images(spark, images), model, card.classes, num_threads)
+                rows_df.write.parquet(url)
+            add_unread(spark, images, url)
+            catalogue_df = spark.read.parquet(url)
             write_csv(catalogue_df.orderBy("galaxy_id"), staging.path("catalogue.csv"))
         num_rows, num_classified = catalogue_df.agg(F.count("*"), F.count("class_cnn")).collect()[0]
-        if num_rows != images_df.count():
-            raise RuntimeError(f"{images_df.count()} images in, {num_rows} rows in the catalogue.")
+        if num_rows != num_images:
+            raise RuntimeError(f"{num_images} images in, {num_rows} rows in the catalogue.")
         staging.handled = num_rows, "images"
         staging.manifest = {
             "counts": {
@@ -82,6 +80,17 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
             "classes": {row[0]: row[1] for row in catalogue_df.groupBy("class_cnn").count().collect() if row[0]},
         }
     return staging.manifest
+
+
+def add_unread(spark: SparkSession, images: Images, url: str) -> None:
+    """Append a row with the reason for every image that the catalogue does not have."""
+    written_df = spark.read.parquet(url)
+    missing_df = images.files_df.join(written_df.select("path"), "path", "left_anti").select(
+        "galaxy_id", "path", F.coalesce("reason", F.lit(CANNOT_BE_READ)).alias("quarantine_reason")
+    )
+    all_columns_df = spark.createDataFrame([], written_df.schema)
+    rows_df = all_columns_df.unionByName(missing_df, allowMissingColumns=True)
+    rows_df.coalesce(1).write.mode("append").parquet(url)
 
 
 def catalogue_of(content_df: DataFrame, model: Broadcast[Model], classes: Sequence[str], num_threads: int) -> DataFrame:

@@ -17,6 +17,7 @@ import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
 import horovod.torch as hvd  # isort: skip
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -264,7 +265,7 @@ class Trainer:
         chosen = [row for row in self.history if row["best"]][-1]
         return ModelCard(
             classes=self.classes,
-            recipe=ViewRecipe(**self.data["recipe"]),
+            recipe=TypeAdapter(ViewRecipe).validate_python(self.data["recipe"]),
             training={
                 "augment": self.data["id"],
                 "galaxies_by_class": self.data["galaxies_by_class"]["train"],

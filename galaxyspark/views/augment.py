@@ -7,14 +7,17 @@ amounts that depend on (seed, galaxy id, view) alone: a retry or another cluster
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import math
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from galaxyspark.views.decode import decode_image, encode_jpeg
+from galaxyspark.views.reading import Reading
 
 NUM_VIEWS = 16
 MAX_ZOOM = 1.3
@@ -37,6 +40,7 @@ class ViewRecipe:
         colour_axes: Three RGB vectors in pixel values (0-255): the principal axes of the training images' colours,
             each as long as one standard deviation along it.
         jpeg_quality: 0 to 100.
+        reading: How the image files are read.
     """
 
     seed: int
@@ -45,6 +49,7 @@ class ViewRecipe:
     colour_strength: float
     colour_axes: tuple[tuple[float, float, float], ...]
     jpeg_quality: int
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
@@ -70,15 +75,24 @@ def perturbation_of(seed: int, galaxy_id: str, view: int) -> Perturbation:
     """The perturbation of one view (0 to 15) of one galaxy; that of view 0 changes nothing."""
     if view == 0:
         return Perturbation()
-    key = hashlib.blake2b(f"{seed}/{galaxy_id}/{view}".encode(), digest_size=16).digest()
-    random = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+    # A hash is a generator whose every draw can be had by itself, in any language: 8 numbers of 53 bits, in [0, 1).
+    digest = hashlib.blake2b(f"{seed}/{galaxy_id}/{view}".encode(), digest_size=64).digest()
+    whole = struct.unpack("<8Q", digest)
+    turn, zoom, shift_x, shift_y, *for_colour = ((number >> 11) * 2.0**-53 for number in whole)
     return Perturbation(
-        rotation_rad=random.uniform(0, 2 * np.pi),
-        mirrored=bool(random.integers(2)),
-        zoom=float(np.exp(random.uniform(-np.log(MAX_ZOOM), np.log(MAX_ZOOM)))),
-        shift=(random.uniform(-MAX_SHIFT, MAX_SHIFT), random.uniform(-MAX_SHIFT, MAX_SHIFT)),
-        colour=tuple(random.standard_normal(3)),
+        rotation_rad=2 * math.pi * turn,
+        mirrored=bool(whole[0] & 1),  # a bit that ``turn`` leaves out
+        zoom=MAX_ZOOM ** (2 * zoom - 1),
+        shift=(MAX_SHIFT * (2 * shift_x - 1), MAX_SHIFT * (2 * shift_y - 1)),
+        colour=_three_normals(*for_colour),
     )
+
+
+def _three_normals(first: float, second: float, third: float, fourth: float) -> tuple[float, float, float]:
+    """Standard normal numbers from four uniform ones in [0, 1) (Box and Muller 1958)."""
+    radius, other_radius = math.sqrt(-2 * math.log(1 - first)), math.sqrt(-2 * math.log(1 - third))
+    angle, other_angle = 2 * math.pi * second, 2 * math.pi * fourth
+    return radius * math.cos(angle), radius * math.sin(angle), other_radius * math.cos(other_angle)
 
 
 def make_views(
@@ -87,7 +101,7 @@ def make_views(
     """Decode an image and make views of it.
 
     Args:
-        content: Bytes of a JPEG or PNG file.
+        content: Bytes of a JPEG, PNG or FITS file.
         galaxy_id: With the recipe's seed it determines the perturbations.
         recipe: What all views of the dataset have in common.
         views: The views to make, each 0 to 15.
@@ -105,14 +119,15 @@ def view_pixels(
     content: bytes, galaxy_id: str, recipe: ViewRecipe, views: Iterable[int] = range(NUM_VIEWS)
 ) -> Iterator[NDArray[np.uint8]]:
     """The same views before they are encoded: pixels 0-255, shape (size_px, size_px, 3), colour order BGR."""
-    image = _shrink(decode_image(content), recipe)
+    side_px = recipe.size_px * MAX_ZOOM / recipe.field_of_view
+    image = _shrink(decode_image(content, recipe.reading, side_px), side_px)
     for view in views:
         yield _make_view(image, perturbation_of(recipe.seed, galaxy_id, view), recipe)
 
 
-def _shrink(image: NDArray[np.uint8], recipe: ViewRecipe) -> NDArray[np.uint8]:
+def _shrink(image: NDArray[np.uint8], side_px: float) -> NDArray[np.uint8]:
     """Scale the whole image down, once, to the resolution of the closest view, averaging over the pixels merged."""
-    scale = recipe.size_px * MAX_ZOOM / (recipe.field_of_view * min(image.shape[:2]))
+    scale = side_px / min(image.shape[:2])
     if scale >= 1:
         return image
     height, width = image.shape[:2]
@@ -128,10 +143,13 @@ def _make_view(image: NDArray[np.uint8], perturbation: Perturbation, recipe: Vie
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT_101,
     )
-    if any(perturbation.colour):
-        shift_rgb = recipe.colour_strength * np.asarray(perturbation.colour) @ np.asarray(recipe.colour_axes)
-        view = cv2.add(view, (*shift_rgb[::-1], 0.0))  # type: ignore[call-overload]
-    return view  # type: ignore[return-value]
+    return perturb_colour(view, perturbation.colour, recipe) if any(perturbation.colour) else view  # type: ignore[arg-type,return-value]
+
+
+def perturb_colour(pixels: NDArray[np.uint8], weights: Sequence[float], recipe: ViewRecipe) -> NDArray[np.uint8]:
+    """Shift all pixels (0-255, BGR) by ``weights`` times ``colour_strength`` of the three colour axes."""
+    shift_rgb = recipe.colour_strength * np.asarray(weights) @ np.asarray(recipe.colour_axes)
+    return cv2.add(pixels, (*shift_rgb[::-1], 0.0))  # type: ignore[call-overload,return-value]
 
 
 def view_to_image(perturbation: Perturbation, image_shape: tuple[int, ...], recipe: ViewRecipe) -> NDArray[np.float64]:
@@ -148,10 +166,14 @@ def view_to_image(perturbation: Perturbation, image_shape: tuple[int, ...], reci
     height, width = image_shape
     side = min(height, width)
     scale = recipe.field_of_view * side / (recipe.size_px * perturbation.zoom)
-    cosine, sine = np.cos(perturbation.rotation_rad), np.sin(perturbation.rotation_rad)
-    turn = scale * np.array([[cosine, -sine], [sine, cosine]])
-    if perturbation.mirrored:
-        turn[:, 0] = -turn[:, 0]
-    image_centre = np.array([width - 1, height - 1]) / 2 + side * np.asarray(perturbation.shift)
-    view_centre = np.full(2, (recipe.size_px - 1) / 2)
-    return np.column_stack([turn, image_centre - turn @ view_centre])
+    cosine, sine = scale * math.cos(perturbation.rotation_rad), scale * math.sin(perturbation.rotation_rad)
+    mirror = -1 if perturbation.mirrored else 1
+    centre = (recipe.size_px - 1) / 2
+    x = (width - 1) / 2 + side * perturbation.shift[0]
+    y = (height - 1) / 2 + side * perturbation.shift[1]
+    return np.array(
+        [
+            [mirror * cosine, -sine, x - centre * (mirror * cosine - sine)],
+            [mirror * sine, cosine, y - centre * (mirror * sine + cosine)],
+        ]
+    )

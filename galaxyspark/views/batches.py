@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from galaxyspark.galaxyzoo.splits import split_of
+from galaxyspark.galaxyzoo.splits import SPLITS, split_of
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views
 from galaxyspark.views.colour import ColourSums
-from galaxyspark.views.decode import UnreadableImageError, decode_image
+from galaxyspark.views.decode import decode_image
+from galaxyspark.views.reading import Reading, UnreadableImageError
+
+SPREAD = 256
+"""Views of one galaxy lie at least this many rows apart, wherever a task has that many galaxies of the split."""
+
+_ROWS_OF_BATCH = 256
 
 
 def views_of_batches(
@@ -21,6 +29,9 @@ def views_of_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Views of every galaxy whose image can be decoded; the others are left out (and found by what is missing).
 
+    Galaxies wait until there are enough of their split: then view 0 of all of them is written, then view 1, so that a
+    reader's window of ``SPREAD`` rows has no galaxy twice. What waits is bounded: twice ``SPREAD`` galaxies a split.
+
     Args:
         batches: With ``galaxy_id``, ``content`` (bytes of the image file) and any other columns, which are repeated
             for every view.
@@ -29,52 +40,84 @@ def views_of_batches(
         num_views: Views of each galaxy, from view 0 on.
 
     Yields:
-        One batch for each that came in: its columns, with ``content`` replaced by ``view`` (int8), ``image`` (JPEG)
-        and ``split``. View 0 of all galaxies comes first, then view 1, so that views of a galaxy lie apart.
+        Batches of up to 256 rows of one split: the columns that came in, with ``content`` replaced by ``view`` (int8),
+        ``image`` (JPEG) and ``split``.
     """
+    waiting = {split: _Waiting(split, num_views) for split in SPLITS}
     for batch in batches:
-        decoded: list[int] = []
-        views: list[list[bytes]] = []
-        galaxy_ids = batch.column("galaxy_id").to_pylist()
-        contents = batch.column("content")
+        rows_of_split: dict[str, list[int]] = {split: [] for split in SPLITS}
+        galaxy_ids, contents = batch.column("galaxy_id").to_pylist(), batch.column("content")
         for row, galaxy_id in enumerate(galaxy_ids):
             try:
-                views.append(make_views(contents[row].as_py(), galaxy_id, recipe, range(num_views)))
-                decoded.append(row)
+                views = make_views(contents[row].as_py(), galaxy_id, recipe, range(num_views))
             except UnreadableImageError:
                 continue
-        splits = [split_of(galaxy_ids[row], split_fractions) for row in decoded]
-        kept = batch.take(pa.array(decoded * num_views, pa.int32()))
-        columns = {name: kept.column(name) for name in batch.schema.names if name != "content"}
-        columns["view"] = pa.array(np.repeat(np.arange(num_views, dtype=np.int8), len(decoded)))
-        columns["image"] = pa.array([of_galaxy[view] for view in range(num_views) for of_galaxy in views], pa.binary())
-        columns["split"] = pa.array(splits * num_views, pa.string())
-        yield pa.RecordBatch.from_pydict(columns)
+            split = split_of(galaxy_id, split_fractions)
+            waiting[split].views.append(views)
+            rows_of_split[split].append(row)
+        labels = batch.select([name for name in batch.schema.names if name != "content"])
+        for split, rows in rows_of_split.items():
+            waiting[split].labels.append(labels.take(pa.array(rows, pa.int32())))
+            if len(waiting[split].views) >= 2 * SPREAD:
+                yield from waiting[split].take(SPREAD)
+    for of_split in waiting.values():
+        yield from of_split.take(len(of_split.views))
 
 
-def reasons_of_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Why images could not be used: ``galaxy_id``, ``path``, ``length`` and ``content`` in; ``reason`` out for it."""
+class _Waiting:
+    """Galaxies of one split that wait to be written: their columns, and their encoded views."""
+
+    def __init__(self, split: str, num_views: int) -> None:
+        self.split = split
+        self.num_views = num_views
+        self.labels: list[pa.RecordBatch] = []
+        self.views: list[list[bytes]] = []
+
+    def take(self, num_galaxies: int) -> Iterator[pa.RecordBatch]:
+        """Take out the first galaxies, view after view."""
+        if num_galaxies == 0:
+            return
+        labels = pa.Table.from_batches(self.labels).combine_chunks()
+        self.labels = labels.slice(num_galaxies).to_batches()
+        views, self.views = self.views[:num_galaxies], self.views[num_galaxies:]
+        view, galaxy = np.divmod(np.arange(self.num_views * num_galaxies), num_galaxies)
+        for start in range(0, len(view), _ROWS_OF_BATCH):
+            rows = slice(start, start + _ROWS_OF_BATCH)
+            yield self._batch(labels.take(pa.array(galaxy[rows])), view[rows], galaxy[rows], views)
+
+    def _batch(
+        self, labels: pa.Table, view: NDArray[Any], galaxy: NDArray[Any], views: list[list[bytes]]
+    ) -> pa.RecordBatch:
+        images = [views[of_galaxy][number] for of_galaxy, number in zip(galaxy.tolist(), view.tolist(), strict=True)]
+        columns = {name: labels.column(name).combine_chunks() for name in labels.column_names}
+        columns["view"] = pa.array(view.astype(np.int8))
+        columns["image"] = pa.array(images, pa.binary())
+        columns["split"] = pa.array([self.split] * len(images), pa.string())
+        return pa.RecordBatch.from_pydict(columns)
+
+
+def reasons_of_batches(batches: Iterable[pa.RecordBatch], reading: Reading) -> Iterator[pa.RecordBatch]:
+    """Why images could not be used: ``path`` and ``content`` in; ``path`` and ``reason`` out."""
     for batch in batches:
-        reasons = [_reason(content.as_py()) for content in batch.column("content")]
-        columns = {name: batch.column(name) for name in ("galaxy_id", "path", "length")}
-        yield pa.RecordBatch.from_pydict(columns | {"reason": pa.array(reasons, pa.string())})
+        reasons = [_reason(content.as_py(), reading) for content in batch.column("content")]
+        yield pa.RecordBatch.from_pydict({"path": batch.column("path"), "reason": pa.array(reasons, pa.string())})
 
 
-def _reason(content: bytes) -> str:
+def _reason(content: bytes, reading: Reading) -> str:
     try:
-        decode_image(content)
+        decode_image(content, reading)
     except UnreadableImageError as problem:
         return str(problem)
     return "could not be decoded the first time, but the second: is the storage reliable?"
 
 
-def colour_sums_of_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def colour_sums_of_batches(batches: Iterable[pa.RecordBatch], reading: Reading) -> Iterator[pa.RecordBatch]:
     """``ColourSums`` of all decodable images of a batch: ``num_pixels``, ``total`` (3) and ``products`` (9)."""
     for batch in batches:
         sums = ColourSums(0, np.zeros(3), np.zeros((3, 3)))
         for content in batch.column("content"):
             try:
-                sums += ColourSums.of_image(decode_image(content.as_py()))
+                sums += ColourSums.of_image(decode_image(content.as_py(), reading))
             except UnreadableImageError:
                 continue
         yield pa.RecordBatch.from_pydict(

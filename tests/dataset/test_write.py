@@ -6,22 +6,31 @@ import dataclasses
 import io
 import json
 import shutil
+import struct
 import warnings
+import zlib
+from itertools import islice
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from petastorm import make_reader
+from astropy.io import fits
+from petastorm import make_batch_reader, make_reader
 from PIL import Image
+from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from galaxyspark.dataset.inputs import find_images, read_images, read_labels
+from galaxyspark.dataset.images import find_images, read_images
+from galaxyspark.dataset.labels import read_labels
 from galaxyspark.dataset.schema import views_schema
-from galaxyspark.dataset.write import augment, make_views_df
+from galaxyspark.dataset.write import augment, make_views_df, row_group_mb
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import split_of
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import AugmentJob, AugmentSettings
 from galaxyspark.views.augment import ViewRecipe, make_views
 
@@ -77,9 +86,9 @@ def test_petastorm_decodes_what_pillow_decodes(augmented_run: Path, views_pdf: p
 
 
 def test_bytes_do_not_depend_on_partitioning(spark: SparkSession, galaxies, augmented_run, manifest, views_pdf) -> None:
-    recipe = ViewRecipe(**manifest["recipe"])
+    recipe = TypeAdapter(ViewRecipe).validate_python(manifest["recipe"])
     labels = read_labels(spark, str(galaxies.labels))
-    content_df = read_images(spark, str(galaxies.images)).repartition(7, F.xxhash64("path"))
+    content_df = read_images(spark, find_images(spark, str(galaxies.images))).repartition(7, F.xxhash64("path"))
     schema = views_schema(recipe.size_px, recipe.jpeg_quality)
     again_df = make_views_df(content_df, labels.galaxies_df, schema, recipe, SPLIT_FRACTIONS)
     again = {(row[0], row[1]): bytes(row[2]) for row in again_df.select("galaxy_id", "view", "image").collect()}
@@ -89,46 +98,198 @@ def test_bytes_do_not_depend_on_partitioning(spark: SparkSession, galaxies, augm
     assert outside_spark == [again[some_id, view] for view in range(16)]
 
 
+def test_everyones_tools_read_the_same_rows(spark: SparkSession, augmented_run: Path, manifest, views_pdf) -> None:
+    expected = {(row.galaxy_id, row.view): (row.split, row.image) for row in views_pdf.itertuples()}
+    query = f"SELECT galaxy_id, view, split, image FROM read_parquet('{augmented_run}/views/*/*.parquet')"
+    by_duckdb = {(row[0], row[1]): (row[2], row[3]) for row in duckdb.sql(query).fetchall()}
+    assert by_duckdb == expected
+    views_df = spark.read.parquet(str(augmented_run / "views")).select("galaxy_id", "view", "split", "image")
+    assert {(row[0], row[1]): (row[2], bytes(row[3])) for row in views_df.collect()} == expected
+    by_petastorm = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Its reader of one epoch now and then leaves out the last row group; without end it reads them all.
+        with make_batch_reader(f"file://{augmented_run}/views", num_epochs=None, workers_count=1) as reader:
+            num_row_groups = sum(files["row_groups"] for files in manifest["files"].values())
+            for rows in islice(reader, num_row_groups):
+                columns = (rows.galaxy_id, rows.view, rows.split, rows.image)
+                by_petastorm |= {(key[0], key[1]): (key[2], key[3]) for key in zip(*columns, strict=True)}
+    assert by_petastorm == expected
+
+
+def test_row_groups_are_enough_and_described(augmented_run: Path, manifest: dict) -> None:
+    for split, described in manifest["files"].items():
+        files = sorted((augmented_run / "views" / f"split={split}").glob("*.parquet"))
+        footers = [pq.read_metadata(file) for file in files]
+        sizes = [f.row_group(n).total_byte_size / 2**20 for f in footers for n in range(f.num_row_groups)]
+        assert described["files"] == len(files)
+        assert described["bytes"] == sum(file.stat().st_size for file in files)
+        assert described["row_groups"] == len(sizes)
+        assert described["row_group_mb"]["max"] == pytest.approx(max(sizes), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "size_px", "largest", "expected"),
+    [(61_578, 224, 32, 32), (61_578, 224, 64, 64), (61_578, 64, 32, 24), (1000, 64, 32, 1), (4096, 224, 32, 20)],
+)
+def test_row_groups_are_smaller_where_there_would_be_few(num_images, size_px, largest, expected) -> None:
+    assert row_group_mb(num_images, size_px, largest) == expected
+
+
+def test_views_of_a_galaxy_lie_apart(views_pdf: pd.DataFrame, augmented_run: Path) -> None:
+    """As far as there are galaxies: with G of them in a file's split, any G rows in a row are of G galaxies."""
+    for file in (augmented_run / "views").glob("*/*.parquet"):
+        galaxy_ids = pd.read_parquet(file, columns=["galaxy_id"])["galaxy_id"].tolist()
+        num_galaxies = len(set(galaxy_ids))
+        for start in range(len(galaxy_ids) - num_galaxies + 1):
+            assert len(set(galaxy_ids[start : start + num_galaxies])) == num_galaxies
+
+
+def test_class_shares_are_those_of_a_recount(views_pdf: pd.DataFrame, manifest: dict) -> None:
+    galaxies_pdf = views_pdf[views_pdf["view"] == 0]
+    for split, shares in manifest["class_shares"].items():
+        of_split = galaxies_pdf if split == "all" else galaxies_pdf[galaxies_pdf["split"] == split]
+        counted = of_split["label"].value_counts(normalize=True).to_dict()
+        assert shares == pytest.approx(dict.fromkeys(manifest["classes"], 0.0) | counted)
+
+
+def broken_images(images: Path) -> dict[str, str]:
+    """Break one image in every way that quarantine knows; returns file name -> reason."""
+    files = iter(sorted(images.iterdir()))
+    reasons = {}
+
+    def broken(name: str, content: bytes, reason: str) -> None:
+        file = next(files)
+        file.write_bytes(content)
+        new = file.with_name(name.format(file.stem))
+        file.rename(new)
+        reasons[new.name] = reason
+
+    sound = next(files).read_bytes()
+    broken("{}.jpg", b"", "empty file")
+    broken("{}.jpg", b"GIF89a, or so", "not a JPEG, PNG or FITS image")
+    broken("{}.jpg", sound[:-200], "truncated image: no end marker")
+    broken("{}.tif", sound, "unsupported format .tif")
+    broken("{}.jpg", bytes(40_000), "file larger than 0.03 MB")
+    stream = io.BytesIO()
+    Image.new("RGB", (33_000, 2)).save(stream, "PNG")
+    broken("{}.png", stream.getvalue(), "image larger than 32766 px on a side")
+    broken("{}.png", png_header(9_000, 9_000), "image larger than 64 megapixels")
+    stream = io.BytesIO()
+    Image.new("CMYK", (30, 30)).save(stream, "JPEG")
+    broken("{}.jpg", stream.getvalue(), "CMYK image: its colours depend on the printer it was made for")
+    stream = io.BytesIO()
+    Image.new("RGBA", (30, 30), (1, 2, 3, 4)).save(stream, "PNG")
+    broken("{}.png", stream.getvalue(), "image with transparent pixels")
+    broken("{}.fits", b"SIMPLE  =                    T", "FITS image cannot be decoded, or is cut off")
+    file = next(files)
+    (images / "copy").mkdir()
+    shutil.copy(file, images / "copy" / file.name)
+    return reasons | {file.name: "2 files have this id"}
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    start, end = b"\x89PNG\r\n\x1a\n\0\0\0\x0d", b"\0\0\0\0IEND\xaeB`\x82"
+    return start + header + struct.pack(">I", zlib.crc32(header)) + end
+
+
 def test_what_cannot_be_used_is_quarantined_and_nothing_is_lost(spark: SparkSession, galaxies, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(galaxies.images, images)
-    cut, empty, text, bad_vote, without_label, wide, healthy = sorted(images.iterdir())[:7]
+    expected = broken_images(images)
+    (images / "notes.txt").write_text("not an image")
+    cut, bad_vote, violating, without_label, wrong_ending, healthy = sorted(images.glob("*.jpg"))[-6:]
     old_cut, old_healthy = cut.stem, healthy.stem
     cut.write_bytes(cut.read_bytes()[:-200])
-    Image.new("RGB", (33_000, 2)).save(wide)
-    empty.write_bytes(b"")
-    text.write_text("GIF89a, or so")
+    # What its content says counts, not its ending.
+    wrong_ending.rename(wrong_ending.with_suffix(".png"))
     votes_pdf = pd.read_csv(galaxies.labels, dtype=str)
     votes_pdf.loc[votes_pdf["GalaxyID"] == bad_vote.stem, "Class2.1"] = "-1"
+    of_violating = votes_pdf["GalaxyID"] == violating.stem
+    votes_pdf.loc[of_violating, ["Class1.1", "Class1.2", "Class1.3"]] = ["0.5", "0.5", "0.5"]
     votes_pdf = votes_pdf[votes_pdf["GalaxyID"] != without_label.stem]
     # Names that mean a pattern to Spark: the broken one must not bring the healthy one along.
     cut, healthy = cut.rename(images / "a?[1].jpg"), healthy.rename(images / "ab1.jpg")
     votes_pdf["GalaxyID"] = votes_pdf["GalaxyID"].replace({old_cut: cut.stem, old_healthy: healthy.stem})
     votes_pdf.to_csv(tmp_path / "labels.csv", index=False)
+    expected |= {
+        cut.name: "truncated image: no end marker",
+        bad_vote.name: "votes: Class2.1 is not a number from 0 to 1",
+        violating.name: "votes: answers to question 1 add up to 1.5000, but 1.0000 were asked it",
+        without_label.name: "no label",
+    }
 
-    settings = AugmentSettings(view_size_px=32, split_fractions=SPLIT_FRACTIONS)
+    settings = AugmentSettings(view_size_px=32, split_fractions=SPLIT_FRACTIONS, max_file_mb=0.03)
     job = AugmentJob(run=tmp_path / "run", images=str(images), labels=str(tmp_path / "labels.csv"), augment=settings)
     with pytest.raises(UserError, match=without_label.stem):
         augment(spark, job)
     assert not (tmp_path / "run").exists()
 
-    job = dataclasses.replace(job, augment=dataclasses.replace(settings, allow_unmatched=True))
-    counts = augment(spark, job)["counts"]
-    quarantine_pdf = pd.read_parquet(tmp_path / "run" / "quarantine").set_index("galaxy_id")
-    assert quarantine_pdf["reason"].to_dict() == {
-        cut.stem: "truncated image: no end marker",
-        empty.stem: "empty file",
-        text.stem: "not a JPEG or PNG image",
-        bad_vote.stem: "votes: Class2.1 is not a number from 0 to 1",
-        without_label.stem: "no label",
-        wide.stem: "image larger than 32766 px on a side",
-    }
-    assert quarantine_pdf["length"][cut.stem] == cut.stat().st_size
-    assert quarantine_pdf["path"][cut.stem] == f"file:{cut}"
+    settings = dataclasses.replace(settings, allow_unmatched=True)
+    manifest = augment(spark, dataclasses.replace(job, augment=settings))
+    counts = manifest["counts"]
+    quarantine_pdf = pd.read_parquet(tmp_path / "run" / "quarantine")
+    reasons = dict(zip(quarantine_pdf["path"].str.split("/").str[-1], quarantine_pdf["reason"], strict=True))
+    assert reasons == expected
+    quarantine_pdf = quarantine_pdf.set_index("path")
+    assert quarantine_pdf["size"][f"file:{cut}"] == cut.stat().st_size
     written = set(pd.read_parquet(tmp_path / "run" / "views", columns=["galaxy_id"])["galaxy_id"])
-    assert written | set(quarantine_pdf.index) == {file.stem for file in images.iterdir()}
-    assert not written & set(quarantine_pdf.index)
-    assert (counts["images"], counts["galaxies"], counts["quarantined"]) == (60, 54, 6)
+    assert not written & set(quarantine_pdf["galaxy_id"])
+    assert written | set(quarantine_pdf["galaxy_id"]) == {
+        file.stem for file in images.rglob("*") if file.is_file() and file.name != "notes.txt"
+    }
+    # The file that is there twice is one image more.
+    assert (counts["images"], counts["galaxies"], counts["quarantined"]) == (61, 61 - 16, 16)
+    assert manifest["quarantined_by_reason"] == quarantine_pdf["reason"].value_counts().to_dict()
+    assert manifest["other_files"] == 1
+
+    too_many = dataclasses.replace(settings, max_quarantined=15 / 61)
+    with pytest.raises(UserError, match=r"16 of 61 images cannot be used, more than --max-quarantined.*\n  2  2 files"):
+        augment(spark, dataclasses.replace(job, seed=2, augment=too_many))
+    assert RunDirectory(tmp_path / "run").manifest("augment")["id"] == manifest["id"]
+
+
+def test_the_clean_rule_leaves_galaxies_out_and_lists_them(spark: SparkSession, galaxies, tmp_path: Path) -> None:
+    votes_pdf = pd.read_csv(galaxies.labels, dtype={"GalaxyID": str}).set_index("GalaxyID")
+    agreement = votes_pdf[["Class1.1", "Class1.2", "Class1.3"]].max(axis=1)
+    unclear = set(agreement[agreement < 0.7].index)
+    # They do not count as broken: --max-quarantined is for those.
+    settings = AugmentSettings(
+        view_size_px=32, split_fractions=SPLIT_FRACTIONS, label_rule="clean", min_agreement=0.7, max_quarantined=0.0
+    )
+    job = AugmentJob(run=tmp_path, images=str(galaxies.images), labels=str(galaxies.labels), augment=settings)
+    counts = augment(spark, job)["counts"]
+    assert 0 < counts["left_out"] == counts["quarantined"] == len(unclear) == 60 - counts["galaxies"]
+    quarantine_pdf = pd.read_parquet(tmp_path / "quarantine")
+    assert set(quarantine_pdf["galaxy_id"]) == unclear
+    assert set(quarantine_pdf["reason"]) == {"left out: agreement below 0.7"}
+
+
+def test_fits_images_become_views_too(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    y, x = np.mgrid[:64, :64]
+    for number in range(40):
+        light = 200 * np.exp(-((x - 32) ** 2 + (y - 32) ** 2) / (20 + number))
+        plane = np.random.default_rng(number).normal(light, 1).astype(np.float32)
+        fits.PrimaryHDU(np.stack([plane] * 3)).writeto(tmp_path / "images" / f"{number}.fits")
+    rows = "".join(f"{number},{'large' if number > 20 else 'small'}\n" for number in range(40))
+    (tmp_path / "labels.csv").write_text("GalaxyID,label\n" + rows)
+    settings = AugmentSettings(view_size_px=32, split_fractions=SPLIT_FRACTIONS, fits_scale=50.0, preview=True)
+    job = AugmentJob(
+        run=tmp_path / "run", images=str(tmp_path / "images"), labels=str(tmp_path / "labels.csv"), augment=settings
+    )
+    manifest = augment(spark, job)
+    assert manifest["counts"]["views"]["train"] % 16 == 0
+    assert sum(manifest["counts"]["views"].values()) == 640
+    assert manifest["recipe"]["reading"]["fits_scale"] == 50.0
+    views_pdf = pd.read_parquet(tmp_path / "run" / "views", filters=[("view", "=", 0)])
+    for view in views_pdf["image"]:
+        pixels = np.asarray(Image.open(io.BytesIO(view)))
+        assert pixels[16, 16].min() > 120 > 60 > pixels[0, 0].max()
+    preview = Image.open(tmp_path / "run" / "preview.png")
+    assert preview.width > preview.height > 500
 
 
 def test_a_split_without_galaxies_is_refused_and_nothing_is_published(spark: SparkSession, galaxies, tmp_path) -> None:
@@ -147,5 +308,5 @@ def test_shares_that_do_not_add_up_are_refused(spark: SparkSession, galaxies, tm
 
 
 def test_listing_counts_bytes_without_reading(spark: SparkSession, galaxies) -> None:
-    total = find_images(spark, str(galaxies.images)).agg(F.sum("length")).collect()[0][0]
+    total = find_images(spark, str(galaxies.images)).files_df.agg(F.sum("length")).collect()[0][0]
     assert total == sum(file.stat().st_size for file in galaxies.images.iterdir())

@@ -19,7 +19,7 @@ from scipy import stats
 
 from galaxyspark.views import augment
 from galaxyspark.views.augment import MAX_SHIFT, MAX_ZOOM, Perturbation, ViewRecipe, make_views, perturbation_of
-from galaxyspark.views.decode import UnreadableImageError
+from galaxyspark.views.reading import UnreadableImageError
 
 AXES = ((10.0, 20.0, 0.0), (0.0, 0.0, -40.0), (4.0, 4.0, 4.0))
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from galaxyspark.galaxyzoo.splits import split_of
 from galaxyspark.views.augment import ViewRecipe
-from galaxyspark.views.batches import colour_sums_of_batches, reasons_of_batches, views_of_batches
+from galaxyspark.views.batches import SPREAD, colour_sums_of_batches, reasons_of_batches, views_of_batches
+from galaxyspark.views.reading import Reading
 
 RECIPE = ViewRecipe(
     seed=1, size_px=32, field_of_view=0.5, colour_strength=0.0, colour_axes=((0.0,) * 3,) * 3, jpeg_quality=95
@@ -41,7 +42,7 @@ SOUND = {shade: image_of(shade, "JPEG" if shade % 40 else "PNG") for shade in (2
 
 def test_every_sound_galaxy_is_repeated_for_its_16_views() -> None:
     mixed = {shade: (SOUND | BROKEN)[shade] for shade in (7, 20, 8, 40, 60, 9, 10, 80, 100)}
-    [batch] = views_of_batches([batch_of(mixed)], RECIPE, FRACTIONS)
+    [batch] = views_of_batches([batch_of(mixed)], RECIPE, (1.0, 0.0, 0.0))
 
     assert set(batch.schema.names) == {"galaxy_id", "label", "path", "length", "view", "image", "split"}
     assert batch.schema.field("view").type == pa.int8()
@@ -56,41 +57,54 @@ def test_every_sound_galaxy_is_repeated_for_its_16_views() -> None:
         np.testing.assert_allclose(np.asarray(view), shade, atol=3)
         assert row["label"] == f"class of {shade}"
         assert (row["path"], row["length"]) == (f"/images/{shade}.jpg", len(SOUND[shade]))
-        assert row["split"] == split_of(row["galaxy_id"], FRACTIONS)
+        assert row["split"] == "train"
 
 
-def test_batches_come_out_one_for_one_with_the_views_asked_for() -> None:
-    batches = [batch_of({20: SOUND[20], 40: SOUND[40]}), batch_of(BROKEN), batch_of({60: SOUND[60]})]
-    made = [batch.to_pydict() for batch in views_of_batches(batches, RECIPE, (1.0, 0.0, 0.0), num_views=3)]
-    assert [batch["galaxy_id"] for batch in made] == [["20", "40"] * 3, [], ["60"] * 3]
-    assert [batch["view"] for batch in made] == [[0, 0, 1, 1, 2, 2], [], [0, 1, 2]]
-    assert {split for batch in made for split in batch["split"]} == {"train"}
+def test_batches_come_out_by_split_with_the_views_asked_for() -> None:
+    batches = [batch_of({20: SOUND[20], 40: SOUND[40]}), batch_of(BROKEN), batch_of({60: SOUND[60], 80: SOUND[80]})]
+    made = [batch.to_pydict() for batch in views_of_batches(batches, RECIPE, FRACTIONS, num_views=3)]
+    for batch in made:
+        [split] = set(batch["split"])
+        galaxies = [str(shade) for shade in (20, 40, 60, 80) if split_of(str(shade), FRACTIONS) == split]
+        assert batch["galaxy_id"] == galaxies * 3
+        assert batch["view"] == [view for view in range(3) for _ in galaxies]
+    assert sum(len(batch["view"]) for batch in made) == 4 * 3
 
 
 @pytest.mark.parametrize("contents", [BROKEN, {}], ids=["all broken", "no rows"])
-def test_a_batch_without_views_keeps_its_columns_and_types(contents: dict[int, bytes]) -> None:
-    [full] = views_of_batches([batch_of(SOUND)], RECIPE, FRACTIONS)
-    empty_input = batch_of(contents) if contents else batch_of(SOUND).slice(0, 0)
-    [empty] = views_of_batches([empty_input], RECIPE, FRACTIONS)
-    assert empty.num_rows == 0
-    assert empty.schema == full.schema
+def test_nothing_comes_of_batches_without_sound_images(contents: dict[int, bytes]) -> None:
+    empty = batch_of(contents) if contents else batch_of(SOUND).slice(0, 0)
+    assert list(views_of_batches([empty], RECIPE, FRACTIONS)) == []
+    assert list(views_of_batches([], RECIPE, FRACTIONS)) == []
+
+
+@pytest.mark.parametrize("num_galaxies", [SPREAD, 2 * SPREAD - 1, 2 * SPREAD, 3 * SPREAD + 70])
+def test_no_galaxy_comes_twice_in_a_window_where_there_are_enough_of_them(num_galaxies: int) -> None:
+    galaxies = {shade: SOUND[20] for shade in range(num_galaxies)}
+    shades = list(galaxies)
+    batches = [batch_of({s: galaxies[s] for s in shades[start : start + 64]}) for start in range(0, num_galaxies, 64)]
+    made = list(views_of_batches(batches, RECIPE, (1.0, 0.0, 0.0)))
+    assert max(batch.num_rows for batch in made) <= 256
+    rows = [galaxy_id for batch in made for galaxy_id in batch.column("galaxy_id").to_pylist()]
+    assert len(rows) == 16 * num_galaxies == 16 * len(set(rows))
+    assert all(len(set(rows[start : start + SPREAD])) == SPREAD for start in range(len(rows) - SPREAD + 1))
 
 
 def test_every_broken_image_gets_its_reason() -> None:
-    [batch] = reasons_of_batches([batch_of(BROKEN | {20: SOUND[20]})])
-    reasons = {row["galaxy_id"]: row["reason"] for row in batch.to_pylist()}
+    [batch] = reasons_of_batches([batch_of(BROKEN | {20: SOUND[20]})], Reading())
+    reasons = {row["path"].split("/")[-1].removesuffix(".jpg"): row["reason"] for row in batch.to_pylist()}
     assert {galaxy_id: reasons[galaxy_id] for galaxy_id in ("7", "8", "9", "10")} == {
         "7": "empty file",
-        "8": "not a JPEG or PNG image",
+        "8": "not a JPEG, PNG or FITS image",
         "9": "truncated image: no end marker",
         "10": "truncated image: no end marker",
     }
     assert "storage" in reasons["20"]
-    assert batch.schema.names == ["galaxy_id", "path", "length", "reason"]
+    assert batch.schema.names == ["path", "reason"]
 
 
 def test_colour_sums_pass_over_broken_images() -> None:
-    [batch] = colour_sums_of_batches([batch_of({20: image_of(20), 80: image_of(80)} | BROKEN)])
+    [batch] = colour_sums_of_batches([batch_of({20: image_of(20), 80: image_of(80)} | BROKEN)], Reading())
     [row] = batch.to_pylist()
     pixels = np.repeat([[20.0] * 3, [80.0] * 3], 2000, axis=0)
     assert row["num_pixels"] == 4000
@@ -99,5 +113,5 @@ def test_colour_sums_pass_over_broken_images() -> None:
 
 
 def test_colour_sums_of_broken_images_alone_are_zero() -> None:
-    [batch] = colour_sums_of_batches([batch_of(BROKEN)])
+    [batch] = colour_sums_of_batches([batch_of(BROKEN)], Reading())
     assert batch.to_pylist() == [{"num_pixels": 0, "total": [0.0] * 3, "products": [0.0] * 9}]

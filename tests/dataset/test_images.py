@@ -1,0 +1,89 @@
+"""Folders of images as users hand them in: what is listed, what is read, and why not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from galaxyspark.dataset.images import find_images, read_images, read_some_images
+from galaxyspark.errors import UserError
+
+
+def test_images_are_found_in_subfolders_and_empty_ones_are_not_lost(spark: SparkSession, galaxies, tmp_path) -> None:
+    image = next(galaxies.images.iterdir())
+    (tmp_path / "deep er").mkdir()
+    names = ("a.jpg", "deep er/b.c.png", "UPPER.JPG", "Mixed.JpEg", "flux.fits", "F.FIT", "packed.fits.fz", "z.Fits.GZ")
+    for name in names:
+        shutil.copy(image, tmp_path / name)
+    (tmp_path / "deep er" / "nothing at 100%.jpg").touch()
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "table.csv").touch()
+    images = find_images(spark, str(tmp_path))
+    rows = {row["galaxy_id"]: row for row in images.files_df.collect()}
+    sound = {"a", "b.c", "UPPER", "Mixed", "flux", "F", "packed", "z"}
+    assert set(rows) == sound | {"nothing at 100%"}
+    assert images.num_other_files == 2
+    assert rows["a"]["length"] == image.stat().st_size
+    assert {galaxy_id: row["reason"] for galaxy_id, row in rows.items()} == dict.fromkeys(sound) | {
+        "nothing at 100%": "empty file"
+    }
+    assert rows["nothing at 100%"]["path"] == f"file:{tmp_path}/deep er/nothing at 100%.jpg"
+    read = {row["galaxy_id"]: bytes(row["content"]) for row in read_images(spark, images).collect()}
+    assert read == dict.fromkeys(sound, image.read_bytes())
+
+
+def test_what_cannot_be_used_by_its_name_or_size_is_listed_but_not_read(
+    spark: SparkSession, galaxies, tmp_path
+) -> None:
+    image = next(galaxies.images.iterdir())
+    (tmp_path / "other").mkdir()
+    for name in ("a.jpg", "twice.jpg", "other/twice.png", "picture.TIF", "moving.gif", "a.gif"):
+        shutil.copy(image, tmp_path / name)
+    (tmp_path / "huge.jpg").write_bytes(image.read_bytes() + bytes(100_000))
+    images = find_images(spark, str(tmp_path), max_file_mb=0.1)
+    assert sorted(
+        (row["path"].split("/")[-1], row["reason"]) for row in images.files_df.collect() if row["reason"]
+    ) == [
+        ("a.gif", "unsupported format .gif"),
+        ("huge.jpg", "file larger than 0.1 MB"),
+        ("moving.gif", "unsupported format .gif"),
+        ("picture.TIF", "unsupported format .tif"),
+        ("twice.jpg", "2 files have this id"),
+        ("twice.png", "2 files have this id"),
+    ]
+    assert [row["galaxy_id"] for row in read_images(spark, images).collect()] == ["a"]
+
+
+def test_single_files_are_read_by_their_names_whatever_those_mean_to_spark(spark: SparkSession, tmp_path: Path) -> None:
+    for name in ("a?[1].jpg", "ab1.jpg", "{x,y}.jpg", "x.jpg"):
+        (tmp_path / name).write_text(name)
+    wanted = [f"file:{tmp_path}/{name}" for name in ("a?[1].jpg", "{x,y}.jpg", "gone.jpg")]
+    rows = read_some_images(spark, wanted).collect()
+    assert {row["galaxy_id"]: bytes(row["content"]).decode() for row in rows} == {
+        "a?[1]": "a?[1].jpg",
+        "{x,y}": "{x,y}.jpg",
+    }
+    assert read_some_images(spark, wanted[2:]).count() == 0
+
+
+def test_a_file_that_goes_after_it_was_listed_has_no_row(spark: SparkSession, galaxies, tmp_path: Path) -> None:
+    for number, image in enumerate(list(galaxies.images.iterdir())[:3]):
+        shutil.copy(image, tmp_path / f"{number}.jpg")
+    content_df = read_images(spark, find_images(spark, str(tmp_path)))
+    (tmp_path / "1.jpg").unlink()
+    assert {row["galaxy_id"] for row in content_df.collect()} == {"0", "2"}
+
+
+def test_a_path_that_spark_cannot_read_is_one_message(spark: SparkSession) -> None:
+    with pytest.raises(UserError, match=r"^--images s3x://bucket/images: Spark cannot read it: [^\n]+$"):
+        find_images(spark, "s3x://bucket/images")
+
+
+def test_unusable_folders_are_refused_by_flag(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--images .*nowhere: no such folder"):
+        find_images(spark, str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"--new-images .*: no .jpg, .jpeg, .png, .fits files there"):
+        find_images(spark, str(tmp_path), flag="--new-images")

@@ -1,20 +1,22 @@
-"""Views a second of the stage ``augment``, against its kernel alone and against petastorm row by row.
+"""Views a second of the stage ``augment``, against its kernel alone and against other ways to do all of it.
 
-All alternatives make the same views of the same simulated galaxies, OpenCV on one thread in every worker:
+All alternatives make the same views of the same simulated galaxies, one worker a core, each on one thread:
 
 - ``spark``: the job's own path, from reading the images to the petastorm dataset;
-- ``bare``: the kernel in a pool of processes, one a core: reads the images, writes nothing, no Spark;
-- ``row_at_a_time``: as ``spark``, but every view is a Python dict that petastorm encodes into a row.
+- ``bare``: the kernel in a pool of processes: reads the images, writes nothing, no Spark;
+- ``row_at_a_time``: as ``spark``, but every view is a Python dict that petastorm encodes into a row, as its
+  documentation has it;
+- ``ray``: Ray Data, from reading the images to Parquet, in an environment of its own.
 
-Session, Python workers and pool have been started before, and images and labels have been listed, as in the
-job before it makes views.
+Session, Python workers, pool and Ray have been started before, and images and labels have been listed, as in the job
+before it makes views. The kernel by itself, in one process: ``kernel`` against ``pillow`` and ``torchvision``.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import Pool
@@ -23,39 +25,42 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import tyro
 from petastorm.unischema import Unischema, dict_to_spark_row
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.harness import Alternative, BenchmarkSettings, measure, report
+from benchmarks.harness import Alternative, BenchmarkSettings, Measurement, measure, report
+from benchmarks.kernels import pillow_views, torchvision_views
+from benchmarks.ray_data import RayData
 from galaxyspark.dataset.images import Images, find_images, read_images
 from galaxyspark.dataset.labels import Labels, read_labels
 from galaxyspark.dataset.schema import views_schema
 from galaxyspark.dataset.simulate import simulate
-from galaxyspark.dataset.write import make_dataset, make_recipe, row_group_mb, sample_of_training, write_views
+from galaxyspark.dataset.write import (
+    make_dataset,
+    make_recipe,
+    row_group_mb,
+    sample_of_training,
+    split_of_input,
+    write_views,
+)
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import split_of
-from galaxyspark.settings import SimulateJob, SimulateSettings
+from galaxyspark.settings import AugmentSettings, SimulateJob, SimulateSettings
 from galaxyspark.spark import start_session
-from galaxyspark.views.augment import (
-    NUM_VIEWS,
-    ViewRecipe,
-    make_views,
-    view_pixels,
-)
+from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views, view_pixels
 
 _SEED = 1
-_VIEW_SIZE_PX = 224
-_JPEG_QUALITY = 90
-_SPLIT_FRACTIONS = (0.90, 0.05, 0.05)
+_SETTINGS = AugmentSettings(view_size_px=224)
 _QUICK_GALAXIES = 32
 _FILES_PER_CHUNK = 8
+_GALAXIES_OF_KERNEL = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentBenchmark(BenchmarkSettings):
-    """Views a second of the stage augment, against its kernel alone and against petastorm row by row."""
+    """Views a second of the stage augment, against its kernel alone, petastorm row by row, and Ray Data."""
 
-    num_galaxies: int = 768
+    num_galaxies: int = 4096
     """Galaxies to simulate; each gets 16 views in every run."""
 
     def __post_init__(self) -> None:
@@ -70,21 +75,21 @@ class Work:
     """What every alternative has to do.
 
     Attributes:
-        images: Folder of the images.
-        images_df: The images, listed, as ``find_images`` returns them.
-        labels: Their labels.
+        images: The images, listed.
+        labels_file: Their labels, in the challenge's format,
+        labels: and as read.
         recipe: Of their views.
     """
 
-    images: Path
-    images_df: DataFrame
+    images: Images
+    labels_file: Path
     labels: Labels
     recipe: ViewRecipe
 
     @property
-    def schema(self) -> Unischema:
-        """Of the dataset to write."""
-        return views_schema(self.recipe.size_px, self.recipe.jpeg_quality)
+    def files(self) -> list[Path]:
+        """The image files."""
+        return sorted(Path(self.images.folder).iterdir())
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -92,75 +97,99 @@ def main(arguments: Sequence[str]) -> None:
     settings = tyro.cli(AugmentBenchmark, args=arguments, prog="bench augment")
     num_galaxies, rounds = (_QUICK_GALAXIES, 1) if settings.quick else (settings.num_galaxies, settings.rounds)
     spark = start_session("bench augment")
-    num_cores = spark.sparkContext.defaultParallelism
     # Not forked: this process runs Spark's threads.
     processes = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory,
-        processes.Pool(num_cores) as pool,
+        processes.Pool(spark.sparkContext.defaultParallelism) as pool,
+        RayData() as ray,
     ):
         work = prepare(spark, Path(directory), num_galaxies)
-        alternatives = [
-            Alternative("spark", partial(run_spark, spark, work), count_rows),
-            Alternative("bare", partial(run_bare, pool, work)),
-            Alternative("row_at_a_time", partial(run_row_at_a_time, spark, work), count_rows),
-        ]
-        measurement = measure(alternatives, NUM_VIEWS * num_galaxies, "views", rounds)
-    report("augment", measurement, settings)
+        stage = measure_stage(spark, pool, ray, work, rounds)
+        kernel = measure_kernel(pool, work, rounds)
+    report("augment", [stage, kernel], settings)
 
 
 def prepare(spark: SparkSession, directory: Path, num_galaxies: int) -> Work:
     """Simulate galaxies below ``directory``, and do what the job does before it makes views."""
     settings = SimulateSettings(num_galaxies=num_galaxies, num_unlabelled=0)
     simulate(spark, SimulateJob(run=directory, seed=_SEED, simulate=settings))
-    images = directory / "simulated" / "images"
-    images_df = find_images(spark, str(images))
-    labels = read_labels(spark, str(directory / "simulated" / "labels.csv"))
-    recipe = ViewRecipe(
-        seed=_SEED,
-        size_px=_VIEW_SIZE_PX,
-        field_of_view=0.5,
-        colour_strength=0.1,
-        colour_axes=colour_axes(spark, images_df, labels, _SPLIT_FRACTIONS),
-        jpeg_quality=_JPEG_QUALITY,
-    )
-    work = Work(images, images_df, labels, recipe)
-    return work
+    images = find_images(spark, str(directory / "simulated" / "images"))
+    labels_file = directory / "simulated" / "labels.csv"
+    labels = read_labels(spark, str(labels_file), _SETTINGS)
+    sample = sample_of_training(images, labels, _SETTINGS.split_fractions)
+    return Work(images, labels_file, labels, make_recipe(spark, _SETTINGS, _SEED, sample))
+
+
+def measure_stage(spark: SparkSession, pool: Pool, ray: RayData, work: Work, rounds: int) -> Measurement:
+    """All of the stage, by all alternatives."""
+    alternatives = [
+        Alternative("spark", partial(run_spark, spark, work), count_rows),
+        Alternative("bare", partial(run_bare, pool, work)),
+        Alternative("row_at_a_time", partial(run_row_at_a_time, spark, work), count_rows),
+        Alternative("ray", partial(run_ray, ray, work), count_rows),
+    ]
+    return measure(alternatives, NUM_VIEWS * len(work.files), "views", rounds)
+
+
+def measure_kernel(pool: Pool, work: Work, rounds: int) -> Measurement:
+    """The kernel in one process, by ours and other libraries."""
+    files = work.files[:_GALAXIES_OF_KERNEL]
+    kernels = {"kernel": make_views, "pillow": pillow_views, "torchvision": torchvision_views}
+    alternatives = [
+        Alternative(name, partial(run_kernel, pool, kernel, files, work.recipe)) for name, kernel in kernels.items()
+    ]
+    return measure(alternatives, NUM_VIEWS * len(files), "views", rounds)
 
 
 def run_spark(spark: SparkSession, work: Work, directory: Path) -> Path:
     """The job's own path; returns the dataset it wrote."""
     views_path = directory / "views"
-    content_df = plan_partitions(spark, work.images_df, work.recipe, str(work.images))
-    views_df = make_views_df(content_df, work.labels.galaxies_df, work.schema, work.recipe, _SPLIT_FRACTIONS)
-    write_views(spark, views_df, views_path, work.schema)
+    make_dataset(spark, work.images, work.labels, work.recipe, _SETTINGS, views_path)
     return views_path
 
 
 def run_bare(pool: Pool, work: Work, directory: Path) -> int:
     """The kernel alone; returns how many views were made."""
-    files = sorted(work.images.iterdir())
-    return sum(pool.imap_unordered(partial(_num_views_of_file, work.recipe), files, _FILES_PER_CHUNK))
+    return sum(pool.imap_unordered(partial(_num_views_of_file, make_views, work.recipe), work.files, _FILES_PER_CHUNK))
 
 
-def _num_views_of_file(recipe: ViewRecipe, file: Path) -> int:
-    return len(make_views(file.read_bytes(), file.stem, recipe))
+def run_ray(ray: RayData, work: Work, directory: Path) -> Path:
+    """Ray Data; returns the dataset it wrote."""
+    return ray.run(Path(work.images.folder), work.labels_file, work.recipe, _SETTINGS.split_fractions, directory)
+
+
+def run_kernel(pool: Pool, kernel: Callable[..., list[bytes]], files: list[Path], recipe: ViewRecipe, _: Path) -> int:
+    """A kernel in one process; returns how many views were made."""
+    return sum(pool.apply(_nums_of_views, (kernel, recipe, files)))
+
+
+def _nums_of_views(kernel: Callable[..., list[bytes]], recipe: ViewRecipe, files: list[Path]) -> list[int]:
+    return [_num_views_of_file(kernel, recipe, file) for file in files]
+
+
+def _num_views_of_file(kernel: Callable[..., list[bytes]], recipe: ViewRecipe, file: Path) -> int:
+    return len(kernel(file.read_bytes(), file.stem, recipe))
 
 
 def run_row_at_a_time(spark: SparkSession, work: Work, directory: Path) -> Path:
     """Petastorm's usual way, with the job's partitions and its writing; returns the dataset it wrote."""
     views_path = directory / "views"
-    content_df = plan_partitions(spark, work.images_df, work.recipe, str(work.images))
-    labelled_df = content_df.drop("path", "length").join(F.broadcast(work.labels.galaxies_df), "galaxy_id")
-    rows = labelled_df.rdd.flatMap(partial(_rows_of_galaxy, work.schema, work.recipe))
-    write_views(spark, spark.createDataFrame(rows, work.schema.as_spark_schema()), views_path, work.schema)
+    schema = views_schema(work.recipe.size_px, work.recipe.jpeg_quality)
+    with split_of_input(spark, work.images) as num_images:
+        content_df = read_images(spark, work.images).select("galaxy_id", "content")
+        labelled_df = content_df.join(F.broadcast(work.labels.galaxies_df), "galaxy_id")
+        rows = labelled_df.rdd.flatMap(partial(_rows_of_galaxy, schema, work.recipe))
+        views_df = spark.createDataFrame(rows, schema.as_spark_schema())
+        row_groups_mb = row_group_mb(num_images, work.recipe.size_px, _SETTINGS.row_group_mb)
+        write_views(spark, views_df, views_path, schema, row_groups_mb)
     return views_path
 
 
 def _rows_of_galaxy(schema: Unischema, recipe: ViewRecipe, galaxy: Row) -> Iterator[Row]:
     values = galaxy.asDict()
     content = values.pop("content")
-    split = split_of(galaxy.galaxy_id, _SPLIT_FRACTIONS)
+    split = split_of(galaxy.galaxy_id, _SETTINGS.split_fractions)
     for view, pixels in enumerate(view_pixels(content, galaxy.galaxy_id, recipe)):
         yield dict_to_spark_row(schema, values | {"view": view, "image": pixels[..., ::-1], "split": split})
 

@@ -134,20 +134,20 @@ def _seconds(alternative: Alternative, units: int, unit: str, clock: Callable[[]
     return seconds
 
 
-def report(name: str, measurement: Measurement, settings: BenchmarkSettings) -> None:
-    """Print the table and write the results of benchmark ``name``."""
-    print(format_table(measurement))
+def report(name: str, measurements: Sequence[Measurement], settings: BenchmarkSettings) -> None:
+    """Print the tables and write the results of benchmark ``name``."""
+    print("\n\n".join(format_table(measurement) for measurement in measurements))
     file = settings.out or (None if settings.quick else RESULTS / f"{name}.json")
     if file:
-        write_atomically(file, json.dumps(results(measurement), indent=2) + "\n")
+        write_atomically(file, json.dumps(results(measurements), indent=2) + "\n")
         print(f"\nWritten to {file}.")
 
 
-def results(measurement: Measurement) -> dict[str, Any]:
+def results(measurements: Sequence[Measurement]) -> dict[str, Any]:
     """The content of a results file."""
     return {
-        "ratios": measurement.ratios(),
-        "rates": measurement.rates(),
+        "ratios": {name: ratio for measurement in measurements for name, ratio in measurement.ratios().items()},
+        "rates": {name: rate for measurement in measurements for name, rate in measurement.rates().items()},
         "machine": machine(),
         "versions": versions(),
     }

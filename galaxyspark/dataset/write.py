@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -134,11 +135,18 @@ def make_dataset(
 ) -> None:
     """Images and labels to the petastorm dataset of views."""
     schema = views_schema(recipe.size_px, recipe.jpeg_quality)
-    num_images, total_bytes = images.files_df.where("reason IS NULL").agg(F.count("*"), F.sum("length")).collect()[0]
-    with input_split(spark, num_images, total_bytes or 0, _GALAXIES_PER_TASK):
+    with split_of_input(spark, images) as num_images:
         content_df = read_images(spark, images)
         views_df = make_views_df(content_df, labels.galaxies_df, schema, recipe, settings.split_fractions)
         write_views(spark, views_df, path, schema, row_group_mb(num_images, recipe.size_px, settings.row_group_mb))
+
+
+@contextmanager
+def split_of_input(spark: SparkSession, images: Images) -> Iterator[int]:
+    """Split the images that the body reads into tasks of even work; yields how many images there are to read."""
+    num_images, total_bytes = images.files_df.where("reason IS NULL").agg(F.count("*"), F.sum("length")).collect()[0]
+    with input_split(spark, num_images, total_bytes or 0, _GALAXIES_PER_TASK):
+        yield num_images
 
 
 def row_group_mb(num_images: int, view_size_px: int, largest_mb: int) -> int:

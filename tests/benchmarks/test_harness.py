@@ -107,7 +107,7 @@ def test_the_table_has_one_line_an_alternative() -> None:
 def test_a_full_run_writes_the_results_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
 
-    report("something", MEASUREMENT, BenchmarkSettings())
+    report("something", [MEASUREMENT], BenchmarkSettings())
 
     content = json.loads((tmp_path / "something.json").read_text())
     assert list(content) == ["ratios", "rates", "machine", "versions"]
@@ -121,10 +121,10 @@ def test_a_full_run_writes_the_results_file(tmp_path: Path, monkeypatch: pytest.
 def test_a_quick_run_writes_only_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
 
-    report("something", MEASUREMENT, BenchmarkSettings(quick=True))
+    report("something", [MEASUREMENT], BenchmarkSettings(quick=True))
     assert not list(tmp_path.iterdir())
 
-    report("something", MEASUREMENT, BenchmarkSettings(quick=True, out=tmp_path / "out.json"))
+    report("something", [MEASUREMENT], BenchmarkSettings(quick=True, out=tmp_path / "out.json"))
     assert [file.name for file in tmp_path.iterdir()] == ["out.json"]
 
 

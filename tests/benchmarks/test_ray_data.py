@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +12,14 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import ray_data
-from benchmarks.ray_data import RayData
+from benchmarks.ray_data import RayData, ray_python
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.simulation import encode_jpeg, galaxy_ids, simulate_galaxy
-from galaxyspark.galaxyzoo.splits import split_of
+from galaxyspark.galaxyzoo.splits import SPLITS, split_of
 from galaxyspark.galaxyzoo.tree import ID_COLUMN, MORPHOLOGY_CLASSES, VOTE_COLUMNS
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views
 
-SEED = 3
+SEED = 2
 SPLIT_FRACTIONS = (0.5, 0.25, 0.25)
 AXES = ((50.0, 48.0, 40.0), (8.0, 0.0, -9.0), (2.0, -4.0, 2.0))
 RECIPE = ViewRecipe(seed=1, size_px=64, field_of_view=0.5, colour_strength=0.1, colour_axes=AXES, jpeg_quality=90)
@@ -34,8 +32,8 @@ def ray() -> Iterator[RayData]:
 
 
 @pytest.fixture
-def galaxies(tmp_path: Path) -> dict[str, bytes]:
-    """Galaxy's id -> its JPEG; the files lie in ``images`` and ``labels.csv``."""
+def jpegs(tmp_path: Path) -> dict[str, bytes]:
+    """Galaxy's id -> its JPEG; as files they lie in ``a run/images``, their votes in ``a run/labels.csv``."""
     simulated = {galaxy_id: simulate_galaxy(galaxy_id, SEED) for galaxy_id in galaxy_ids(8, SEED)}
     directory = tmp_path / "a run"  # a space in the path must not matter
     (directory / "images").mkdir(parents=True)
@@ -43,10 +41,10 @@ def galaxies(tmp_path: Path) -> dict[str, bytes]:
         rows = csv.writer(stream)
         rows.writerow([ID_COLUMN, *VOTE_COLUMNS])
         rows.writerows([galaxy_id, *galaxy.votes] for galaxy_id, galaxy in simulated.items())
-    jpegs = {galaxy_id: encode_jpeg(galaxy.image) for galaxy_id, galaxy in simulated.items()}
-    for galaxy_id, jpeg in jpegs.items():
-        (directory / "images" / f"{galaxy_id}.jpg").write_bytes(jpeg)
-    return jpegs
+    contents = {galaxy_id: encode_jpeg(galaxy.image) for galaxy_id, galaxy in simulated.items()}
+    for galaxy_id, content in contents.items():
+        (directory / "images" / f"{galaxy_id}.jpg").write_bytes(content)
+    return contents
 
 
 def run(ray: RayData, directory: Path, output: Path) -> Path:
@@ -54,14 +52,14 @@ def run(ray: RayData, directory: Path, output: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_it_writes_the_same_views_in_the_same_splits(ray: RayData, galaxies: dict[str, bytes], tmp_path: Path) -> None:
+def test_it_writes_the_same_views_in_the_same_splits(ray: RayData, jpegs: dict[str, bytes], tmp_path: Path) -> None:
     rows = pq.read_table(run(ray, tmp_path / "a run", tmp_path / "a run")).to_pylist()
 
     views = {(row["galaxy_id"], row["view"]): row["image"] for row in rows}
-    assert len(rows) == len(views) == NUM_VIEWS * len(galaxies)
-    for galaxy_id, jpeg in galaxies.items():
+    assert len(rows) == len(views) == NUM_VIEWS * len(jpegs)
+    for galaxy_id, jpeg in jpegs.items():
         assert [views[galaxy_id, view] for view in range(NUM_VIEWS)] == make_views(jpeg, galaxy_id, RECIPE)
-    assert {row["split"] for row in rows} > {"train"}
+    assert {row["split"] for row in rows} == set(SPLITS)
     for row in rows:
         assert row["split"] == split_of(row["galaxy_id"], SPLIT_FRACTIONS)
         votes = simulate_galaxy(row["galaxy_id"], SEED).votes
@@ -72,7 +70,7 @@ def test_it_writes_the_same_views_in_the_same_splits(ray: RayData, galaxies: dic
 
 @pytest.mark.slow
 def test_its_files_are_like_those_of_the_stage(
-    ray: RayData, galaxies: dict[str, bytes], tmp_path: Path, augmented_run: Path
+    ray: RayData, jpegs: dict[str, bytes], tmp_path: Path, augmented_run: Path
 ) -> None:
     ours, theirs = augmented_run / "views", run(ray, tmp_path / "a run", tmp_path)
 
@@ -86,34 +84,42 @@ def test_its_files_are_like_those_of_the_stage(
 
 
 @pytest.mark.slow
-def test_what_ray_says_is_shown_and_nothing_of_it_stays(galaxies: dict[str, bytes], tmp_path: Path) -> None:
-    (tmp_path / "a run" / "images" / "100000.jpg").write_bytes(b"no image, and no label")
+def test_what_ray_said_of_a_failure_is_shown_and_nothing_of_ray_stays(jpegs: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "a run" / "images" / "100000.jpg").write_bytes(b"of a galaxy without a label")
+    before = set(psutil.Process().children(recursive=True))
     with pytest.raises(RuntimeError, match="1 of . images have no label"), RayData() as ray:
-        session = ray._process.pid
-        processes = [process for process in psutil.process_iter() if os.getsid(process.pid) == session]
-        ports = [connection.laddr for process in processes for connection in process.net_connections("tcp")]
-        assert len(processes) > 3
-        assert {address.ip.removeprefix("::ffff:") for address in ports} == {"127.0.0.1"}
+        processes = set(psutil.Process().children(recursive=True)) - before
+        sockets = [socket for process in processes for socket in process.net_connections("tcp")]
         run(ray, tmp_path / "a run", tmp_path)
 
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert len(listening) > 0
+    _, alive = psutil.wait_procs(processes, timeout=20)
     assert alive == []
 
 
-def test_where_pip_fails_it_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def call(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+def test_an_environment_is_made_once_and_again_where_pip_had_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_command(command: tuple[str, ...], **_: object) -> subprocess.CompletedProcess[str]:
         commands.append(command)
-        failed = "pip" in command and len(commands) == 2
-        return subprocess.CompletedProcess(command, int(failed), "No matching distribution")
+        if "venv" in command:
+            (Path(command[-1]) / "bin").mkdir(parents=True)
+            (Path(command[-1]) / "bin" / "python").touch()
+        return subprocess.CompletedProcess(command, int(len(commands) == 2), "No matching distribution")
 
-    commands: list[list[str]] = []
+    commands: list[tuple[str, ...]] = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(ray_data.subprocess, "run", call)
+    monkeypatch.setattr(subprocess, "run", run_command)
 
     with pytest.raises(UserError, match="No matching distribution"):
-        ray_data.ray_python()
-    python = ray_data.ray_python()
+        ray_python()
+    python = ray_python()
+    assert ray_python() == python
 
     assert python.is_relative_to(tmp_path / "galaxyspark" / "bench")
+    assert len(commands) == 4
     assert commands[:2] == commands[2:]
-    assert any(argument.startswith("numpy==") for argument in commands[1])
+    assert f"numpy=={np.__version__}" in commands[1]
+    assert capsys.readouterr().err.count(str(python.parents[1])) == 2

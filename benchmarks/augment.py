@@ -29,7 +29,6 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.harness import Alternative, BenchmarkSettings, Measurement, measure, report
-from benchmarks.kernels import pillow_views, torchvision_views
 from benchmarks.ray_data import RayData
 from galaxyspark.dataset.images import Images, find_images, read_images
 from galaxyspark.dataset.labels import Labels, read_labels
@@ -135,9 +134,9 @@ def measure_stage(spark: SparkSession, pool: Pool, ray: RayData, work: Work, rou
 def measure_kernel(pool: Pool, work: Work, rounds: int) -> Measurement:
     """The kernel in one process, by ours and other libraries."""
     files = work.files[:_GALAXIES_OF_KERNEL]
-    kernels = {"kernel": make_views, "pillow": pillow_views, "torchvision": torchvision_views}
     alternatives = [
-        Alternative(name, partial(run_kernel, pool, kernel, files, work.recipe)) for name, kernel in kernels.items()
+        Alternative(name, partial(run_kernel, pool, name, files, work.recipe))
+        for name in ("kernel", "pillow", "torchvision")
     ]
     return measure(alternatives, NUM_VIEWS * len(files), "views", rounds)
 
@@ -154,22 +153,26 @@ def run_bare(pool: Pool, work: Work, directory: Path) -> int:
     return sum(pool.imap_unordered(partial(_num_views_of_file, make_views, work.recipe), work.files, _FILES_PER_CHUNK))
 
 
+def _num_views_of_file(kernel: Callable[..., list[bytes]], recipe: ViewRecipe, file: Path) -> int:
+    return len(kernel(file.read_bytes(), file.stem, recipe))
+
+
 def run_ray(ray: RayData, work: Work, directory: Path) -> Path:
     """Ray Data; returns the dataset it wrote."""
     return ray.run(Path(work.images.folder), work.labels_file, work.recipe, _SETTINGS.split_fractions, directory)
 
 
-def run_kernel(pool: Pool, kernel: Callable[..., list[bytes]], files: list[Path], recipe: ViewRecipe, _: Path) -> int:
+def run_kernel(pool: Pool, name: str, files: list[Path], recipe: ViewRecipe, _: Path) -> int:
     """A kernel in one process; returns how many views were made."""
-    return sum(pool.apply(_nums_of_views, (kernel, recipe, files)))
+    return pool.apply(_num_views_by, (name, recipe, files))
 
 
-def _nums_of_views(kernel: Callable[..., list[bytes]], recipe: ViewRecipe, files: list[Path]) -> list[int]:
-    return [_num_views_of_file(kernel, recipe, file) for file in files]
+def _num_views_by(name: str, recipe: ViewRecipe, files: list[Path]) -> int:
+    # Here, so that torch is not loaded into the workers of all other alternatives.
+    from benchmarks.kernels import pillow_views, torchvision_views
 
-
-def _num_views_of_file(kernel: Callable[..., list[bytes]], recipe: ViewRecipe, file: Path) -> int:
-    return len(kernel(file.read_bytes(), file.stem, recipe))
+    kernel = {"kernel": make_views, "pillow": pillow_views, "torchvision": torchvision_views}[name]
+    return sum(_num_views_of_file(kernel, recipe, file) for file in files)
 
 
 def run_row_at_a_time(spark: SparkSession, work: Work, directory: Path) -> Path:

@@ -50,11 +50,14 @@ class Alternative:
         name: Its name in the table and the results.
         run: Does all the work once, in a fresh, empty directory that is deleted afterwards. This is timed.
         count: From what ``run`` returned to the units of work that were done. This is not timed.
+        wake: Does a little of the work right before every run, in another directory. This is not timed: what is left
+            idle while others run may have been ended or swapped out (Spark ends idle Python workers after a minute).
     """
 
     name: str
     run: Callable[[Path], Any]
     count: Callable[[Any], int] = int
+    wake: Callable[[Path], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,9 @@ def measure(
 
 
 def _seconds(alternative: Alternative, units: int, unit: str, clock: Callable[[], float]) -> float:
+    if alternative.wake:
+        with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory:
+            alternative.wake(Path(directory))
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory:
         start = clock()
         result = alternative.run(Path(directory))

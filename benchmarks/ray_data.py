@@ -124,15 +124,15 @@ class RayData:
         return reply
 
     def _stop(self) -> None:
-        """End the process by ending its input; it then shuts Ray down. Where it hangs, kill it: Ray follows."""
+        """End the process by ending its input; it then shuts Ray down. Kill what is left where it hangs or failed."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._process.wait()
         self._process.stdout.close()
 
 

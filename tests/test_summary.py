@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from galaxyspark.run_directory import RunDirectory
-from galaxyspark.summary import format_rate, summary
+from galaxyspark.summary import augmented, format_rate, summary
 
 
 def rate(per_s: float, unit: str) -> dict:
@@ -95,3 +95,36 @@ def test_a_run_without_metrics_has_its_stages_alone(run: Path) -> None:
     text = "\n".join(summary(RunDirectory(run)))
     assert "accuracy" not in text
     assert "3,200 views/s" in text
+
+
+def test_what_augment_made_is_told_with_the_shares_of_every_split(tmp_path: Path) -> None:
+    (tmp_path / "preview.png").touch()
+    (tmp_path / "quarantine").mkdir()
+    manifest = {
+        "rate": rate(4000.4, "views"),
+        "other_files": 2,
+        "counts": {"images": 1203, "galaxies": 1200, "quarantined": 3, "views": {"train": 16_000, "test": 3_200}},
+        "quarantined_by_reason": {"empty file": 2, "no label": 1},
+        "galaxies_by_class": {"train": {"smooth": 600, "featured": 400}, "test": {"smooth": 50, "featured": 150}},
+        "class_shares": {
+            "train": {"smooth": 0.6, "featured": 0.4},
+            "test": {"smooth": 0.25, "featured": 0.75},
+            "all": {"smooth": 650 / 1200, "featured": 550 / 1200},
+        },
+    }
+    assert augmented(tmp_path, manifest) == [
+        "1,203 images: 19,200 views of 1,200 galaxies (4,000 views/s), 3 images quarantined.",
+        "  2  empty file",
+        "  1  no label",
+        "  2 other files there are no images by their names.",
+        "",
+        "                     train              test               all",
+        "smooth         600  60.00%        50  25.00%       650  54.17%",
+        "featured       400  40.00%       150  75.00%       550  45.83%",
+        "galaxies     1,000               200             1,200",
+        "",
+        "Look at:",
+        f"  {tmp_path}/preview.png",
+        f"  {tmp_path}/quarantine",
+        f"  {tmp_path}/views",
+    ]

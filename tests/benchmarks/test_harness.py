@@ -80,6 +80,25 @@ def test_the_output_of_a_run_is_deleted() -> None:
     assert not any(directory.exists() for directory in directories)
 
 
+def test_what_wakes_an_alternative_comes_before_each_of_its_runs_and_is_not_timed() -> None:
+    clock = Clock()
+    done: list[str] = []
+
+    def wake(directory: Path) -> None:
+        assert list(directory.iterdir()) == []
+        done.append("wake")
+        clock.seconds += 1000
+
+    def run(_: Path) -> int:
+        done.append("run")
+        clock.seconds += 2
+        return 60
+
+    measurement = measure([Alternative("a", run, wake=wake)], units=60, unit="views", rounds=2, clock=clock)
+    assert measurement.runs == {"a": [30.0, 30.0]}
+    assert done == ["wake", "run"] * 3
+
+
 def test_a_ratio_is_the_median_of_the_rounds_and_not_the_ratio_of_the_medians() -> None:
     # By round 0.9, 0.5, 1.0 and 10, 5, 8; the ratio of the medians would be 0.8 and 8.
     assert MEASUREMENT.ratios() == {"spark_vs_bare": 0.9, "spark_vs_rows": 8.0}

@@ -1,0 +1,67 @@
+"""How input is split into tasks, and what is said of a Spark job that fails, by real jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from galaxyspark.errors import UserError
+from galaxyspark.spark import input_split, progress
+
+
+def files_of_tasks(spark: SparkSession, directory: Path) -> list[int]:
+    """How many files each task reads."""
+    files_df = spark.read.format("binaryFile").load(str(directory))
+    return sorted(spark.sparkContext.runJob(files_df.rdd, lambda rows: [len(list(rows))]))
+
+
+@pytest.mark.parametrize(
+    ("files_per_task", "expected"), [(1000, [30, 30]), (30, [30, 30]), (15, [15] * 4), (7, [7] * 8)]
+)
+def test_tasks_have_even_numbers_of_files_and_come_in_multiples_of_the_cores(
+    spark: SparkSession, tmp_path: Path, files_per_task: int, expected: list[int]
+) -> None:
+    sizes = [10 + 3 * number for number in range(60)]  # 10 to 187 bytes
+    for number, size in enumerate(sizes):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes(size))
+    before = spark.conf.get("spark.sql.files.maxPartitionBytes")
+    with input_split(spark, len(sizes), sum(sizes), files_per_task):
+        tasks = files_of_tasks(spark, tmp_path)
+    assert sum(tasks) == 60
+    assert len(tasks) == len(expected)
+    # A file of twice the bytes is a little more work only.
+    assert all(abs(files - 60 / len(tasks)) <= 0.25 * 60 / len(tasks) + 1 for files in tasks)
+    assert spark.conf.get("spark.sql.files.maxPartitionBytes") == before
+
+
+def test_one_huge_file_among_small_ones_does_not_make_one_huge_task(spark: SparkSession, tmp_path: Path) -> None:
+    for number in range(39):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes(100))
+    (tmp_path / "39.jpg").write_bytes(bytes(100_000))
+    with input_split(spark, 40, 39 * 100 + 100_000, 20):
+        tasks = files_of_tasks(spark, tmp_path)
+    assert sum(tasks) == 40
+    assert max(tasks) <= 25
+
+
+def test_a_task_that_fails_is_one_line_of_what_went_wrong(spark: SparkSession) -> None:
+    def fail(rows):  # type: ignore[no-untyped-def]
+        raise ValueError("the moon is full")
+
+    with (
+        pytest.raises(UserError, match=r"^Spark could not do it: .*the moon is full[^\n]*--verbose") as error,
+        progress(spark, "test"),
+    ):
+        spark.sparkContext.parallelize([1]).mapPartitions(fail).collect()
+    assert error.value.status == 1
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_is_said_in_plain_words(spark: SparkSession) -> None:
+    def fail(rows):  # type: ignore[no-untyped-def]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"^Spark could not do it: No space left on device"), progress(spark, "test"):
+        spark.sparkContext.parallelize([1]).mapPartitions(fail).collect()

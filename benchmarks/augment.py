@@ -55,6 +55,7 @@ _SETTINGS = AugmentSettings(view_size_px=224)
 _QUICK_GALAXIES = 32
 _FILES_PER_CHUNK = 8
 _GALAXIES_OF_KERNEL = 200
+_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ def measure_stage(spark: SparkSession, pool: Pool, ray: RayData, work: Work, lit
         alternative("row_at_a_time", run_row_at_a_time, count_rows, spark),
         alternative("ray", run_ray, count_rows, ray),
     ]
-    return measure(alternatives, NUM_VIEWS * len(work.files), "views", rounds)
+    return measure(alternatives, NUM_VIEWS * len(work.files), "views", rounds, pause_s=_PAUSE_S)
 
 
 def measure_kernel(pool: Pool, work: Work, rounds: int) -> Measurement:

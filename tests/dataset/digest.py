@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pyarrow.dataset
@@ -22,3 +24,13 @@ def digest(run: Path) -> list[Row]:
     images = [hashlib.sha256(image).hexdigest() for image in columns["image"]]
     keys = ("galaxy_id", "view", "split", "label")
     return list(zip(*(columns[key] for key in keys), votes, images, strict=True))
+
+
+def differences(found: list[Row], expected: list[Row]) -> list[str]:
+    """A few of the rows that only one of the two has; none where they are the same rows, each as often.
+
+    For messages: pytest itself compares lists of thousands of rows for longer than the jobs take that wrote them.
+    """
+    missing, surplus = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
+    rows = [*(("missing", row) for row in missing), *(("surplus", row) for row in surplus)]
+    return [f"{what}: {' '.join(map(str, row[:4]))}, {row[5][:8]}" for what, row in islice(rows, 8)]

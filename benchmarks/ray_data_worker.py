@@ -14,6 +14,7 @@ import os
 import pickle
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -78,6 +79,7 @@ def write_views(request: dict[str, Any], num_blocks: int) -> None:
     views.write_parquet(request["dataset"], partition_cols=["split"], compression="none")
 
 
+@lru_cache  # the Spark job's labels have been read before it makes views, too
 def read_labels(file: str) -> pa.Table:
     """Read votes in the challenge's format: columns ``galaxy_id``, ``label`` and the 37 fields of the dataset."""
     types = {ID_COLUMN: pa.string()} | dict.fromkeys(VOTE_COLUMNS, pa.float32())

@@ -74,9 +74,18 @@ def _input(settings: ScaleBenchmark, work: Path) -> tuple[Path, Path]:
 def _measure(images: Path, labels: Path, work: Path, divisor: int, settings: ScaleBenchmark) -> dict[str, Any]:
     """Run the job on every ``divisor``-th galaxy."""
     some_images, some_labels = _some_of(images, labels, work, divisor)
-    command = [_SUBMIT, "augment", "--images", some_images, "--labels", some_labels, "--run", work / "run"]
+    command: list[str | Path] = [
+        _SUBMIT,
+        "augment",
+        "--images",
+        some_images,
+        "--labels",
+        some_labels,
+        "--run",
+        work / "run",
+    ]
     start = time.perf_counter()
-    job = subprocess.Popen([*command, "--view-size-px", str(settings.view_size_px)])
+    job = subprocess.Popen(command)
     peaks = _peaks_until_the_end(job)
     wall_s = time.perf_counter() - start
     if job.returncode:
@@ -100,6 +109,8 @@ def _measure(images: Path, labels: Path, work: Path, divisor: int, settings: Sca
 
 def _some_of(images: Path, labels: Path, work: Path, divisor: int) -> tuple[Path, Path]:
     """Every ``divisor``-th galaxy: a folder of links to its images, and a file of its labels."""
+    if work.exists():
+        raise UserError(f"--work {work.parent}: has runs already; name an empty directory.")
     folder = work / "images"
     folder.mkdir(parents=True)
     chosen = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import sys
 import warnings
@@ -30,8 +31,25 @@ def run_job(job: type[Job], function: Callable[[Job], None]) -> None:
     except UserError as error:
         print(f"\n{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except Exception as error:
+        message = _said_plainly(error)
+        if message is None or settings.verbose:
+            raise
+        print(f"\n{Path(sys.argv[0]).stem}: {settings.run}: {message}. --verbose shows all of it.", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _said_plainly(error: Exception) -> str | None:
+    """One line for a failure of the disk or of Spark; None for others, which are ours to look into."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}"
+    if type(error).__module__.startswith(("py4j.", "pyspark.")):
+        from galaxyspark.spark import cause_of  # not every job uses Spark
+
+        return f"Spark could not do it: {cause_of(error)}"
+    return None
 
 
 def parse(job: type[Job], arguments: Sequence[str]) -> Job:

@@ -122,13 +122,15 @@ class RunDirectory:
         file = self._manifest_file(stage).with_suffix(".lock")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file, "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield
-        except BlockingIOError:
-            raise UserError(f"{self.root}: another process is running stage '{stage}' in this run.") from None
-        except PermissionError as error:
+            lock = open(file, "w")  # noqa: SIM115  (closed below, after what the lock is for)
+        except OSError as error:
             raise UserError(f"--run {self.root}: cannot write there ({error.strerror}).") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.root}: another process is running stage '{stage}' in this run.") from None
+            yield
 
     @contextmanager
     def stage(self, name: str, settings: RunSettings, inputs: Mapping[str, str]) -> Iterator[Staging]:
@@ -150,7 +152,7 @@ class RunDirectory:
                 self._describe(name, staging, settings, inputs, time.perf_counter() - start)
                 self._publish(name, staging.directory)
             finally:
-                shutil.rmtree(staging.directory, ignore_errors=True)
+                _remove(staging.directory)
 
     def _describe(
         self, stage: str, staging: Staging, settings: RunSettings, inputs: Mapping[str, str], duration_s: float
@@ -208,6 +210,15 @@ class RunDirectory:
 
     def _manifest_file(self, stage: str) -> Path:
         return self.root / "manifests" / f"{stage}.json"
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory into which tasks of a failed Spark job may still be writing for a moment."""
+    for _ in range(20):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.25)
 
 
 def _published_names(manifest: Path, stage: str) -> list[str]:

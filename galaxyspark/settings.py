@@ -74,14 +74,15 @@ class AugmentSettings:
     """Flux above the sky up to which lupton is about linear, or that is white in linear, in the images' own unit. None:
     from each image, ten times its sky's noise, or its 99.5th percentile."""
     fits_softening: Annotated[float, Field(gt=0)] = 8.0
-    """Lupton's Q: larger shows more of what is far brighter than --fits-scale."""
+    """Lupton's Q: larger shows more of what is far brighter than the scale."""
     fits_planes: tuple[Plane, Plane, Plane] | None = None
     """Planes of FITS cubes, from 0, for red, green and blue. None: the last, middle and first of three."""
     row_group_mb: Annotated[int, Field(ge=1, le=1_024)] = 32
     """Largest size of the Parquet row groups, the unit that petastorm reads and shuffles, in MB. Small datasets get
     smaller ones, so that there are enough for every rank."""
     preview: bool = False
-    """Also write RUN/preview.png: the 16 views of some training galaxies, and the colour perturbation by itself."""
+    """Also draw RUN/preview.png, to look at before training: the 16 views of some training galaxies, and the colour
+    perturbation by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,7 @@ class AugmentJob(RunSettings):
     """Decode every image and write 16 views of it as petastorm Parquet, split by galaxy."""
 
     images: str
-    """Folder of JPEG or PNG images named <GalaxyID>.jpg; any path Spark reads (local, hdfs://, s3a://)."""
+    """Folder of JPEG, PNG or FITS images named <GalaxyID>.jpg; any path Spark reads (local, hdfs://, s3a://)."""
     labels: str
     """CSV file: GalaxyID and the challenge's 37 vote fractions, or GalaxyID,label."""
     augment: Annotated[AugmentSettings, OmitArgPrefixes] = field(default_factory=AugmentSettings)

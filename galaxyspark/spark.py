@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import re
 import threading
@@ -9,12 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa  # noqa: F401  (petastorm asks that pyarrow be imported before torch, which jobs import later)
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from tqdm import tqdm
-
-from galaxyspark.errors import UserError
 
 _SETTINGS = {
     # Images are large: 64 of them make an Arrow batch of about a megabyte.
@@ -40,6 +37,7 @@ def start_session(name: str, verbose: bool = False) -> SparkSession:
     spark.sparkContext.setLogLevel("WARN" if verbose else "ERROR")
     for key, value in _SETTINGS.items():
         spark.conf.set(key, value)
+    atexit.register(spark.stop)  # executors of a cluster end in good order
     return spark
 
 
@@ -85,25 +83,24 @@ def progress(spark: SparkSession, description: str) -> Iterator[None]:
         watcher.start()
         try:
             yield
-        except (Py4JJavaError, PySparkException) as error:
-            message = f"Spark could not do it: {cause_of(error)}. --verbose shows all that it says."
-            raise UserError(message, status=1) from error
         finally:
             done.set()
             watcher.join()
             context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
 
 
-def cause_of(error: Py4JJavaError | PySparkException) -> str:
+def cause_of(error: Exception) -> str:
     """What is at the bottom of a failed Spark job, in one line."""
     text = str(error)
     for known in ("No space left on device", "Disk quota exceeded"):
         if known in text:
             return f"{known} (where the run or Spark's own files lie, spark.local.dir)"
+    # A Python worker's traceback ends with what went wrong; Java says it behind the last "Caused by".
+    raised = re.findall(
+        r"^(?:\w+\.)*\w*(?:Error|Exception)(?:: .+)?$", text.partition("Traceback (most")[2], re.MULTILINE
+    )
     causes = [line.strip().removeprefix("Caused by: ") for line in text.splitlines() if "Caused by: " in line]
-    # A Python worker's traceback ends with what went wrong.
-    raised = re.findall(r"^(?:[\w.]+\.)?\w*(?:Error|Exception): .+$", text, re.MULTILINE)
-    return (causes or raised or text.splitlines() or [type(error).__name__])[-1].rstrip(".")
+    return (raised[:1] or causes[-1:] or text.splitlines()[:1] or [type(error).__name__])[0].rstrip(".")
 
 
 def _follow(spark: SparkSession, group: str, bar: tqdm, done: threading.Event) -> None:

@@ -48,13 +48,15 @@ def augmented(run: Path, manifest: Mapping[str, Any]) -> list[str]:
         manifest: As the stage published it.
     """
     counts, reasons = manifest["counts"], manifest["quarantined_by_reason"]
-    lines = [
-        f"{counts['images']:,} images: {sum(counts['views'].values()):,} views of {counts['galaxies']:,} galaxies "
-        f"({format_rate(manifest['rate'])}), {counts['quarantined']:,} images quarantined."
-    ]
+    made = f"{counts['images']:,} images: {sum(counts['views'].values()):,} views of {counts['galaxies']:,} galaxies"
+    lines = [f"{made} ({format_rate(manifest['rate'])}). Quarantined: {counts['quarantined'] - counts['left_out']:,}."]
+    if counts["left_out"]:
+        lines.append(f"Left out by --label-rule {manifest['label_rule']}: {counts['left_out']:,}.")
+    if manifest["label_rule"] is None:
+        lines.append("The labels are classes already: there was nothing for a --label-rule to do.")
     lines += [f"  {count:,}  {reason}" for reason, count in reasons.items()]
     if manifest["other_files"]:
-        lines.append(f"  {manifest['other_files']:,} other files there are no images by their names.")
+        lines.append(f"  Passed over, as no image's name ends like theirs: {manifest['other_files']:,}.")
     lines += ["", *class_table(manifest["galaxies_by_class"], manifest["class_shares"]), "", "Look at:"]
     outputs = ["preview.png", "quarantine"] if counts["quarantined"] else ["preview.png"]
     lines += [f"  {run / name}" for name in outputs if (run / name).exists()]

@@ -76,7 +76,7 @@ def test_bad_input_is_one_message_and_status_2(run_command, tmp_path: Path) -> N
     completed = run_command("spark-submit", job, "--images", tmp_path, "--labels", "no.csv", "--run", tmp_path / "run")
     assert completed.returncode == 2
     # spark-submit passes both streams of Python on as its standard output.
-    assert f"augment: --images {tmp_path}: no .jpg, .jpeg or .png files there" in completed.stdout
+    assert f"augment: --images {tmp_path}: no .jpg, .jpeg, .png, .fits files there" in completed.stdout
     assert "Traceback" not in completed.stdout + completed.stderr
     assert not (tmp_path / "run").exists()
 

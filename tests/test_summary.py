@@ -103,7 +103,14 @@ def test_what_augment_made_is_told_with_the_shares_of_every_split(tmp_path: Path
     manifest = {
         "rate": rate(4000.4, "views"),
         "other_files": 2,
-        "counts": {"images": 1203, "galaxies": 1200, "quarantined": 3, "views": {"train": 16_000, "test": 3_200}},
+        "label_rule": "argmax",
+        "counts": {
+            "images": 1203,
+            "galaxies": 1200,
+            "quarantined": 3,
+            "left_out": 0,
+            "views": {"train": 16_000, "test": 3_200},
+        },
         "quarantined_by_reason": {"empty file": 2, "no label": 1},
         "galaxies_by_class": {"train": {"smooth": 600, "featured": 400}, "test": {"smooth": 50, "featured": 150}},
         "class_shares": {
@@ -113,10 +120,10 @@ def test_what_augment_made_is_told_with_the_shares_of_every_split(tmp_path: Path
         },
     }
     assert augmented(tmp_path, manifest) == [
-        "1,203 images: 19,200 views of 1,200 galaxies (4,000 views/s), 3 images quarantined.",
+        "1,203 images: 19,200 views of 1,200 galaxies (4,000 views/s). Quarantined: 3.",
         "  2  empty file",
         "  1  no label",
-        "  2 other files there are no images by their names.",
+        "  Passed over, as no image's name ends like theirs: 2.",
         "",
         "                     train              test               all",
         "smooth         600  60.00%        50  25.00%       650  54.17%",

@@ -52,8 +52,9 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
     run = RunDirectory(job.run)
     run.require_current("train", "extract", "classify")
     inputs = {stage: run.manifest(stage)["id"] for stage in ("train", "classify")}
-    images = find_images(spark, job.new_images, flag="--new-images")
     card, state = load_published_model(run)
+    max_file_mb = card.recipe.reading.max_file_mb
+    images = find_images(spark, job.new_images, flag="--new-images", max_file_mb=max_file_mb)
     svm = load_svm(run.path("classifiers") / SVM_FILE)
     with run.stage("predict", job, inputs | {"new_images": job.new_images}) as staging:
         model = spark.sparkContext.broadcast(Model(card, state, svm, job.predict.predict_views))

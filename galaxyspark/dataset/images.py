@@ -71,7 +71,9 @@ def find_images(spark: SparkSession, folder: str, flag: str = "--images", max_fi
 def _with_same_id(images_df: DataFrame) -> DataFrame:
     """The same rows; files that could be read but share their id, of which any could be meant, have a reason too."""
     counts_df = images_df.where("reason IS NULL").groupBy("galaxy_id").agg(F.count("*").alias("same_id"))
-    same_id = F.when(F.col("same_id").isNotNull(), F.concat("same_id", F.lit(" files have this id")))
+    same_id = F.when(
+        F.col("same_id").isNotNull(), F.concat(F.lit("same id as another file: "), "same_id", F.lit(" have it"))
+    )
     joined_df = images_df.join(F.broadcast(counts_df.where("same_id > 1")), "galaxy_id", "left")
     return joined_df.select("path", "length", "galaxy_id", F.coalesce("reason", same_id).alias("reason")).cache()
 
@@ -89,8 +91,9 @@ def read_images(spark: SparkSession, images: Images) -> DataFrame:
         .where(F.col("length") <= int(images.max_file_mb * 1e6))  # binaryFile does not read what this leaves out
         .select("path", "length", galaxy_id_of_path(), "content")
     )
-    unused_df = images.files_df.where("reason IS NOT NULL AND length > 0").select("path")
-    return content_df if unused_df.isEmpty() else content_df.join(F.broadcast(unused_df), "path", "left_anti")
+    # The folder is listed again; what has come since is not of these images.
+    listed_df = images.files_df.where("reason IS NULL").select("path")
+    return content_df.join(F.broadcast(listed_df), "path", "left_semi")
 
 
 def read_some_images(spark: SparkSession, paths: list[str]) -> DataFrame:

@@ -35,11 +35,13 @@ class Labels:
         unusable_df: Columns ``galaxy_id``, ``reason``: galaxies whose label or votes cannot be used, or that the rule
             leaves out.
         classes: Names of the classes, in the order in which counts and probabilities are given.
+        rule: The label rule that made the classes; None where they were given.
     """
 
     galaxies_df: DataFrame
     unusable_df: DataFrame
     classes: tuple[str, ...]
+    rule: str | None
 
 
 def read_labels(spark: SparkSession, labels: str, settings: AugmentSettings | None = None) -> Labels:
@@ -80,7 +82,8 @@ def read_labels(spark: SparkSession, labels: str, settings: AugmentSettings | No
         galaxies_df = galaxies_df.join(F.broadcast(repeated_df), "galaxy_id", "left_anti")
     usable_df = galaxies_df.where("reason IS NULL").drop("reason")
     unusable_df = galaxies_df.where("reason IS NOT NULL").select("galaxy_id", "reason").union(repeated_df).cache()
-    return Labels(usable_df, unusable_df, _classes(usable_df, unusable_df, labels))
+    rule = settings.label_rule if set(VOTE_COLUMNS) <= set(columns) else None
+    return Labels(usable_df, unusable_df, _classes(usable_df, unusable_df, labels), rule)
 
 
 def _repeated(galaxies_df: DataFrame) -> DataFrame:
@@ -141,7 +144,7 @@ def _violation(question: Question, tolerance: float) -> Column:
     """The reason where the answers to a question do not add up to the share of volunteers who were asked it."""
     given = _sum_of(question.columns)
     asked = _sum_of(question.asked_after) if question.asked_after else F.lit(1.0)
-    text = f"votes: answers to question {question.number} add up to %.4f, but %.4f were asked it"
+    text = f"votes: answers to question {question.number} add up to %.4f, but the share asked it is %.4f"
     return F.when(F.abs(given - asked) > tolerance, F.format_string(text, given, asked))
 
 
@@ -173,7 +176,7 @@ def _left_out(settings: AugmentSettings) -> Column:
 
 def _from_hard_labels(rows_df: DataFrame) -> DataFrame:
     no_votes = [F.lit(None).cast("float").alias(field) for field in VOTE_FIELDS.values()]
-    empty = F.when(F.coalesce(F.col(LABEL_COLUMN), F.lit("")) == "", "label: empty")
+    empty = F.when(F.coalesce(F.col(LABEL_COLUMN), F.lit("")) == "", "labels: no label in the row")
     reason = F.coalesce(_bad_row(rows_df), empty).alias("reason")
     return rows_df.select(F.col(ID_COLUMN).alias("galaxy_id"), F.col(LABEL_COLUMN), *no_votes, reason)
 

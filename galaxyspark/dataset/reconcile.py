@@ -18,6 +18,7 @@ from galaxyspark.dataset.labels import LEFT_OUT, Labels
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import SPLITS
 from galaxyspark.run_directory import file_url
+from galaxyspark.views.augment import NUM_VIEWS
 from galaxyspark.views.batches import reasons_of_batches
 from galaxyspark.views.reading import Reading
 
@@ -43,10 +44,14 @@ def write_quarantine(
         How many images there are for each reason, the commonest first.
 
     Raises:
-        UserError: More than ``max_share`` of the images are there, not counting those that a label rule leaves out.
+        UserError: More than ``max_share`` of the images are there, not counting those without a label (which the user
+            allowed) and those that a label rule leaves out.
     """
     written_df = spark.read.parquet(file_url(views_path)).where("view = 0").select("galaxy_id")
-    missing_df = images.files_df.join(written_df, "galaxy_id", "left_anti").cache()
+    # A file that is no use may bear the id of one that is.
+    unused_df = images.files_df.where("reason IS NOT NULL")
+    lost_df = images.files_df.where("reason IS NULL").join(written_df, "galaxy_id", "left_anti")
+    missing_df = unused_df.unionByName(lost_df).cache()
     labelled_df = missing_df.join(labels.unusable_df.withColumnRenamed("reason", "label_reason"), "galaxy_id", "left")
     known_df = labelled_df.join(
         labels.galaxies_df.select("galaxy_id", F.lit(True).alias("has_label")), "galaxy_id", "left"
@@ -75,7 +80,7 @@ def _reasons_of_unreadable(spark: SparkSession, unreadable_df: DataFrame, readin
 def _refuse_too_many(
     spark: SparkSession, counts: dict[str, int], images: Images, quarantine_path: Path, max_share: float
 ) -> None:
-    bad = {reason: count for reason, count in counts.items() if not reason.startswith(LEFT_OUT)}
+    bad = {reason: count for reason, count in counts.items() if not reason.startswith((NO_LABEL, LEFT_OUT))}
     num_images = images.files_df.count()
     if sum(bad.values()) <= max_share * num_images:
         return
@@ -89,12 +94,13 @@ def _refuse_too_many(
 
 
 def count_views(
-    spark: SparkSession, views_path: Path, classes: Sequence[str], quarantined: dict[str, int]
+    spark: SparkSession, images: Images, views_path: Path, classes: Sequence[str], quarantined: dict[str, int]
 ) -> dict[str, Any]:
     """Counts for the manifest, of the files as they are; the galaxies of each class in each split are those of view 0.
 
     Raises:
         UserError: A split has no galaxies.
+        RuntimeError: Galaxies and quarantined images are not, together, the images that were listed.
     """
     views_df = spark.read.parquet(file_url(views_path))
     rows = views_df.groupBy("split", "label").agg(
@@ -112,10 +118,15 @@ def count_views(
                 f"No galaxy of {num_galaxies:,} fell into the {split} split. More galaxies are needed, or a larger "
                 f"share for it, such as --split-fractions 0.7 0.15 0.15."
             )
-    num_quarantined = sum(quarantined.values())
+    num_images, num_quarantined = images.files_df.count(), sum(quarantined.values())
+    if num_images != num_galaxies + num_quarantined or sum(views.values()) != NUM_VIEWS * num_galaxies:
+        raise RuntimeError(
+            f"{num_images} images in, but {num_galaxies} galaxies with {sum(views.values())} views and "
+            f"{num_quarantined} quarantined out."
+        )
     return {
         "counts": {
-            "images": num_galaxies + num_quarantined,
+            "images": num_images,
             "galaxies": num_galaxies,
             "quarantined": num_quarantined,
             "left_out": sum(count for reason, count in quarantined.items() if reason.startswith(LEFT_OUT)),

@@ -32,7 +32,7 @@ from galaxyspark.views.preview import write_contact_sheet
 from galaxyspark.views.reading import Reading
 
 _COLOUR_SAMPLE = 400
-_PREVIEW_GALAXIES = 8
+_PREVIEW_IMAGES = 24
 _GALAXIES_PER_TASK = 5_000
 _MIN_ROW_GROUPS = 32
 
@@ -58,19 +58,20 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
         sample = sample_of_training(images, labels, settings.split_fractions)
         recipe = make_recipe(spark, settings, job.seed, sample)
         if settings.preview:
-            contents = read_some_images(spark, sample[:_PREVIEW_GALAXIES]).select("galaxy_id", "content").collect()
-            write_contact_sheet({row[0]: bytes(row[1]) for row in contents}, recipe, staging.path("preview.png"))
+            contents = read_some_images(spark, sample[:_PREVIEW_IMAGES]).orderBy(F.xxhash64("galaxy_id")).collect()
+            galaxies = {row["galaxy_id"]: bytes(row["content"]) for row in contents}
+            write_contact_sheet(galaxies, recipe, staging.path("preview.png"))
         views_path = staging.path("views")
         with progress(spark, "augment"):
             make_dataset(spark, images, labels, recipe, settings, views_path)
         quarantined = write_quarantine(
             spark, images, labels, views_path, staging.path("quarantine"), recipe.reading, settings.max_quarantined
         )
-        counts = count_views(spark, views_path, labels.classes, quarantined)
+        counts = count_views(spark, images, views_path, labels.classes, quarantined)
         staging.manifest = {
             "recipe": asdict(recipe),
             "classes": labels.classes,
-            "label_rule": settings.label_rule,
+            "label_rule": labels.rule,
             "other_files": images.num_other_files,
             **counts,
             "files": describe_files(views_path),
@@ -90,6 +91,10 @@ def sample_of_training(images: Images, labels: Labels, split_fractions: Sequence
         .collect()
     )
     paths = [row["path"] for row in candidates if split_of(row["galaxy_id"], split_fractions) == "train"]
+    if not candidates:
+        reasons = images.files_df.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
+        most = "".join(f", most of them for: {row['reason']}" for row in reasons.limit(1).collect())
+        raise UserError(f"--images {images.folder}: no image can be used with a label{most}.")
     if not paths:
         raise UserError("No galaxy falls into the training split: more galaxies are needed.")
     return paths[:_COLOUR_SAMPLE]
@@ -98,6 +103,7 @@ def sample_of_training(images: Images, labels: Labels, split_fractions: Sequence
 def make_recipe(spark: SparkSession, settings: AugmentSettings, seed: int, sample: list[str]) -> ViewRecipe:
     """What all views have in common, with the colour axes of a sample of training images."""
     reading = Reading(
+        max_file_mb=settings.max_file_mb,
         max_megapixels=settings.max_megapixels,
         fits_planes=settings.fits_planes,
         fits_stretch=settings.fits_stretch,

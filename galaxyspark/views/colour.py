@@ -36,9 +36,13 @@ class ColourSums:
 
 
 def principal_axes(sums: ColourSums) -> tuple[tuple[float, float, float], ...]:
-    """Three RGB vectors in pixel values (0-255), longest first, each as long as one standard deviation along it."""
+    """Three RGB vectors in pixel values (0-255), longest first, each as long as one standard deviation along it.
+
+    Each points to where red, green and blue together grow: a solver's choice of sign must not decide.
+    """
     mean = sums.total / sums.num_pixels
     covariance = sums.products / sums.num_pixels - np.outer(mean, mean)
     variances, directions = np.linalg.eigh(covariance)
+    directions = directions * np.where(directions.sum(axis=0) < 0, -1, 1)
     axes = np.sqrt(np.maximum(variances, 0)) * directions
     return tuple(tuple(float(value) for value in axes[:, axis]) for axis in (2, 1, 0))  # type: ignore[misc]

@@ -77,7 +77,7 @@ def _checked_header(content: bytes, reading: Reading) -> tuple[int, int]:
         raise UnreadableImageError(f"image larger than {reading.max_megapixels:g} megapixels") from None
     except (OSError, SyntaxError, ValueError):
         raise UnreadableImageError("image cannot be decoded") from None
-    check_size(image.width, image.height, reading)
+    check_size(image.width, image.height, reading.max_megapixels)
     if image.mode in ("CMYK", "YCCK"):
         raise UnreadableImageError("CMYK image: its colours depend on the printer it was made for")
     if (image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info) and _has_transparent_pixels(image):

@@ -70,14 +70,16 @@ def _unpacked(content: bytes, reading: Reading) -> bytes:
     return unpacked
 
 
-def _planes(hdu: fits.ImageHDU | None, reading: Reading) -> NDArray[np.float64]:
+def _planes(hdu: fits.ImageHDU | None, reading: Reading) -> NDArray[np.float32]:
     """Red, green and blue flux, shape (3, height, width), of an image checked by its header before it is decoded."""
     if hdu is None:
         raise UnreadableImageError("FITS file without an image")
     if len(hdu.shape) not in (2, 3):
         raise UnreadableImageError(f"FITS image of {len(hdu.shape)} dimensions, not two or three with a plane a band")
     num_planes, height, width = (1, *hdu.shape)[-3:]
-    check_size(width, height * num_planes, reading)
+    check_size(width, height, reading.max_megapixels / 4)
+    if num_planes * height * width > reading.max_megapixels * 1e6:
+        raise UnreadableImageError(f"FITS cube larger than {reading.max_megapixels:g} megapixels in all of its planes")
     if num_planes == 1:
         chosen = (0, 0, 0)
     elif reading.fits_planes is None and num_planes == 3:
@@ -86,11 +88,10 @@ def _planes(hdu: fits.ImageHDU | None, reading: Reading) -> NDArray[np.float64]:
         chosen = reading.fits_planes
     else:
         raise UnreadableImageError(f"FITS cube of {num_planes} planes: --fits-planes must name its red, green and blue")
-    planes = np.asarray(hdu.data, dtype=np.float64).reshape(num_planes, height, width)
-    return planes[list(chosen)]
+    return hdu.data.reshape(num_planes, height, width)[list(chosen)].astype(np.float32)
 
 
-def _above_sky(planes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _above_sky(planes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Flux above the median of each plane, 0 where there is no value."""
     values = np.where(np.isfinite(planes), planes, np.nan)
     if np.isnan(values).all(axis=(1, 2)).any():
@@ -98,7 +99,7 @@ def _above_sky(planes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.nan_to_num(values - np.nanmedian(values, axis=(1, 2), keepdims=True))
 
 
-def _to_rgb(flux: NDArray[np.float64], reading: Reading) -> NDArray[np.uint8]:
+def _to_rgb(flux: NDArray[np.float32], reading: Reading) -> NDArray[np.uint8]:
     """Flux of red, green and blue above the sky, shape (3, height, width), to pixels (height, width, 3), RGB."""
     from astropy.visualization import LinearStretch, LuptonAsinhStretch, ManualInterval, make_lupton_rgb, make_rgb
 

@@ -1,4 +1,4 @@
-"""A picture of what augmentation does to some galaxies, to look at before a long run is trusted."""
+"""A picture of what augmentation does to some galaxies, to look at before it is trained on."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ COLOUR_STEPS = (-3, -2, -1, 0, 1, 2, 3)
 """Weights of one colour axis at a time, in standard deviations of the perturbation."""
 
 _AXIS_NAMES = ("first", "second", "third")
+_GALAXIES = 8
 _GALAXIES_OF_COLOURS = 2
 _CELL_INCHES = 0.9
 _TITLE_CELLS = 0.75
@@ -28,15 +29,15 @@ def write_contact_sheet(contents: Mapping[str, bytes], recipe: ViewRecipe, file:
     """Write a PNG: a row of 16 views a galaxy, and below them colour series along each axis for the first galaxies.
 
     Args:
-        contents: Galaxy id -> bytes of its image file; those that cannot be read are left out.
+        contents: Galaxy id -> bytes of its image file; the first 8 that can be read are shown.
         recipe: Of the views.
         file: Where to write it.
 
     Raises:
         UserError: None of the images can be read.
     """
-    views = {galaxy_id: _views(content, galaxy_id, recipe) for galaxy_id, content in contents.items()}
-    views = {galaxy_id: pixels for galaxy_id, pixels in views.items() if pixels}
+    every = ((galaxy_id, _views(content, galaxy_id, recipe)) for galaxy_id, content in contents.items())
+    views = dict(islice(((galaxy_id, pixels) for galaxy_id, pixels in every if pixels), _GALAXIES))
     if not views:
         raise UserError(f"--preview: none of these images can be read: {', '.join(contents)}.")
     series = _colour_series(views, recipe)

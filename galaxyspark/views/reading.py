@@ -14,7 +14,9 @@ class Reading:
     """How image files are read.
 
     Attributes:
-        max_megapixels: Larger images are refused by their header, before they are decoded.
+        max_file_mb: Larger files are not read.
+        max_megapixels: Larger images are refused by their header, before they are decoded; for FITS a quarter of it,
+            since it takes some 70 bytes a pixel to make colours of flux.
         fits_planes: Planes of a FITS cube, from 0, that become red, green and blue; None: the last, middle and first
             of three, as surveys store bands from blue to red.
         fits_stretch: How flux becomes brightness above the image's own sky: ``lupton``, the colour-preserving asinh of
@@ -25,6 +27,7 @@ class Reading:
         fits_softening: Lupton's ``Q``, which sets how far above ``fits_scale`` details are still seen.
     """
 
+    max_file_mb: float = 32.0
     max_megapixels: float = 64.0
     fits_planes: tuple[int, int, int] | None = None
     fits_stretch: Literal["lupton", "linear"] = "lupton"
@@ -36,7 +39,7 @@ class UnreadableImageError(ValueError):
     """The bytes are not an image we can use; the message is the reason that quarantine records."""
 
 
-def check_size(width: int, height: int, reading: Reading) -> None:
+def check_size(width: int, height: int, max_megapixels: float) -> None:
     """Refuse an image for its size in pixels.
 
     Raises:
@@ -46,5 +49,5 @@ def check_size(width: int, height: int, reading: Reading) -> None:
         raise UnreadableImageError("image without pixels")
     if max(width, height) > MAX_SIDE_PX:
         raise UnreadableImageError(f"image larger than {MAX_SIDE_PX} px on a side")
-    if width * height > reading.max_megapixels * 1e6:
-        raise UnreadableImageError(f"image larger than {reading.max_megapixels:g} megapixels")
+    if width * height > max_megapixels * 1e6:
+        raise UnreadableImageError(f"image larger than {max_megapixels:g} megapixels")

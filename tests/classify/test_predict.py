@@ -31,7 +31,7 @@ def test_broken_images_have_a_reason_and_nothing_else(catalogue_pdf: pd.DataFram
     assert broken_pdf["quarantine_reason"].to_dict() == {
         "cut off": "truncated image: no end marker",
         "empty": "empty file",
-        "<b>text": "not a JPEG or PNG image",
+        "<b>text": "not a JPEG, PNG or FITS image",
     }
     assert broken_pdf.drop(columns=["quarantine_reason", "path"]).isna().all(axis=None)
 

@@ -51,8 +51,8 @@ def test_what_cannot_be_used_by_its_name_or_size_is_listed_but_not_read(
         ("huge.jpg", "file larger than 0.1 MB"),
         ("moving.gif", "unsupported format .gif"),
         ("picture.TIF", "unsupported format .tif"),
-        ("twice.jpg", "2 files have this id"),
-        ("twice.png", "2 files have this id"),
+        ("twice.jpg", "same id as another file: 2 have it"),
+        ("twice.png", "same id as another file: 2 have it"),
     ]
     assert [row["galaxy_id"] for row in read_images(spark, images).collect()] == ["a"]
 

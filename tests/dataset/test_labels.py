@@ -122,7 +122,7 @@ def test_votes_that_violate_the_tree_are_set_aside_with_the_question(
     asked = votes_pdf.loc[1, list(question.asked_after)].sum() if question.asked_after else 1.0
     # A vote too many can violate a question that was asked before; only then is that one named first.
     if number not in (1, 2, 3, 4, 6):
-        text = f"votes: answers to question {number} add up to {given:.4f}, but {asked:.4f} were asked it"
+        text = f"votes: answers to question {number} add up to {given:.4f}, but the share asked it is {asked:.4f}"
         assert reasons == {"2": text}
     assert list(reasons) == ["2"]
     tolerant = AugmentSettings(vote_tolerance=0.2)

@@ -185,7 +185,7 @@ def broken_images(images: Path) -> dict[str, str]:
     file = next(files)
     (images / "copy").mkdir()
     shutil.copy(file, images / "copy" / file.name)
-    return reasons | {file.name: "2 files have this id"}
+    return reasons | {file.name: "same id as another file: 2 have it"}
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -205,6 +205,8 @@ def test_what_cannot_be_used_is_quarantined_and_nothing_is_lost(spark: SparkSess
     cut.write_bytes(cut.read_bytes()[:-200])
     # What its content says counts, not its ending.
     wrong_ending.rename(wrong_ending.with_suffix(".png"))
+    # A file that is no use beside a sound one of the same id is a file all the same.
+    (images / f"{wrong_ending.stem}.gif").write_bytes(b"GIF89a")
     votes_pdf = pd.read_csv(galaxies.labels, dtype=str)
     votes_pdf.loc[votes_pdf["GalaxyID"] == bad_vote.stem, "Class2.1"] = "-1"
     of_violating = votes_pdf["GalaxyID"] == violating.stem
@@ -215,9 +217,10 @@ def test_what_cannot_be_used_is_quarantined_and_nothing_is_lost(spark: SparkSess
     votes_pdf["GalaxyID"] = votes_pdf["GalaxyID"].replace({old_cut: cut.stem, old_healthy: healthy.stem})
     votes_pdf.to_csv(tmp_path / "labels.csv", index=False)
     expected |= {
+        f"{wrong_ending.stem}.gif": "unsupported format .gif",
         cut.name: "truncated image: no end marker",
         bad_vote.name: "votes: Class2.1 is not a number from 0 to 1",
-        violating.name: "votes: answers to question 1 add up to 1.5000, but 1.0000 were asked it",
+        violating.name: "votes: answers to question 1 add up to 1.5000, but the share asked it is 1.0000",
         without_label.name: "no label",
     }
 
@@ -236,17 +239,18 @@ def test_what_cannot_be_used_is_quarantined_and_nothing_is_lost(spark: SparkSess
     quarantine_pdf = quarantine_pdf.set_index("path")
     assert quarantine_pdf["size"][f"file:{cut}"] == cut.stat().st_size
     written = set(pd.read_parquet(tmp_path / "run" / "views", columns=["galaxy_id"])["galaxy_id"])
-    assert not written & set(quarantine_pdf["galaxy_id"])
+    assert written & set(quarantine_pdf["galaxy_id"]) == {wrong_ending.stem}
     assert written | set(quarantine_pdf["galaxy_id"]) == {
         file.stem for file in images.rglob("*") if file.is_file() and file.name != "notes.txt"
     }
-    # The file that is there twice is one image more.
-    assert (counts["images"], counts["galaxies"], counts["quarantined"]) == (61, 61 - 16, 16)
+    # The file that is there twice is one image more, and so is the one beside a sound one.
+    assert (counts["images"], counts["galaxies"], counts["quarantined"]) == (62, 62 - 17, 17)
     assert manifest["quarantined_by_reason"] == quarantine_pdf["reason"].value_counts().to_dict()
     assert manifest["other_files"] == 1
 
-    too_many = dataclasses.replace(settings, max_quarantined=15 / 61)
-    with pytest.raises(UserError, match=r"16 of 61 images cannot be used, more than --max-quarantined.*\n  2  2 files"):
+    # The one without a label is not counted: --allow-unmatched has allowed it.
+    too_many = dataclasses.replace(settings, max_quarantined=15 / 62)
+    with pytest.raises(UserError, match=r"16 of 62 images cannot be used, more than --max-quarantined.*\n  2  same id"):
         augment(spark, dataclasses.replace(job, seed=2, augment=too_many))
     assert RunDirectory(tmp_path / "run").manifest("augment")["id"] == manifest["id"]
 

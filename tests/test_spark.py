@@ -17,9 +17,7 @@ def files_of_tasks(spark: SparkSession, directory: Path) -> list[int]:
     return sorted(spark.sparkContext.runJob(files_df.rdd, lambda rows: [len(list(rows))]))
 
 
-@pytest.mark.parametrize(
-    ("files_per_task", "expected"), [(1000, [30, 30]), (30, [30, 30]), (15, [15] * 4), (10, [10] * 6)]
-)
+@pytest.mark.parametrize(("files_per_task", "expected"), [(1000, [30, 30]), (30, [30, 30]), (15, [15] * 4)])
 def test_tasks_have_even_numbers_of_files_and_come_in_multiples_of_the_cores(
     spark: SparkSession, tmp_path: Path, files_per_task: int, expected: list[int]
 ) -> None:

@@ -55,7 +55,6 @@ _SETTINGS = AugmentSettings(view_size_px=224)
 _QUICK_GALAXIES = 32
 _FILES_PER_CHUNK = 8
 _GALAXIES_OF_KERNEL = 200
-_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +135,7 @@ def measure_stage(spark: SparkSession, pool: Pool, ray: RayData, work: Work, lit
         alternative("row_at_a_time", run_row_at_a_time, count_rows, spark),
         alternative("ray", run_ray, count_rows, ray),
     ]
-    return measure(alternatives, NUM_VIEWS * len(work.files), "views", rounds, pause_s=_PAUSE_S)
+    return measure(alternatives, NUM_VIEWS * len(work.files), "views", rounds)
 
 
 def measure_kernel(pool: Pool, work: Work, rounds: int) -> Measurement:

@@ -102,7 +102,6 @@ def measure(
     unit: str,
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
-    pause_s: float = 0.0,
 ) -> Measurement:
     """Run every alternative once to warm up and then once in every round, in the order given.
 
@@ -112,7 +111,6 @@ def measure(
         unit: What is counted, such as ``views``.
         rounds: At least 1.
         clock: Seconds.
-        pause_s: Seconds before every run, in which what the one before it still does in the background comes to an end.
 
     Raises:
         RuntimeError: A run did more or less than ``units``.
@@ -120,7 +118,6 @@ def measure(
     runs: dict[str, list[float]] = {alternative.name: [] for alternative in alternatives}
     for number in range(rounds + 1):
         for alternative in alternatives:
-            time.sleep(pause_s)
             rate = units / _seconds(alternative, units, unit, clock)
             which = f"round {number} of {rounds}" if number else "warm-up"
             print(f"{which}: {alternative.name} {rate:,.1f} {unit}/s", file=sys.stderr)

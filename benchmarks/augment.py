@@ -8,9 +8,11 @@ All alternatives make the same views of the same simulated galaxies, one worker 
   documentation has it;
 - ``ray``: Ray Data, from reading the images to Parquet, in an environment of its own.
 
-Session, pool and Ray have been started before; right before each run its alternative makes the views of 32 other
-galaxies, untimed, so that its workers are there; and images and labels have been listed, as in the job before it makes
-views. The kernel by itself, in one process: ``kernel`` against ``pillow`` and ``torchvision``.
+The job is compared with one of them at a time, run by run in turn, while the others are not there: idle, Ray takes a
+few per cent of a core, and rows leave the JVM's compiled code tuned to rows. Session, pool and Ray have been started
+before; right before each run its alternative makes the views of 32 other galaxies, untimed, so that its workers are
+there; and images and labels have been listed, as in the job before it makes views. The kernel by itself, in one
+process: ``kernel`` against ``pillow`` and ``torchvision``.
 """
 
 from __future__ import annotations
@@ -96,20 +98,13 @@ class Work:
 def main(arguments: Sequence[str]) -> None:
     """Measure and report; ``arguments`` are flags as ``--help`` lists them."""
     settings = tyro.cli(AugmentBenchmark, args=arguments, prog="bench augment")
-    num_galaxies, rounds = (_QUICK_GALAXIES, 1) if settings.quick else (settings.num_galaxies, settings.rounds)
+    num_galaxies = _QUICK_GALAXIES if settings.quick else settings.num_galaxies
     spark = start_session("bench augment")
-    # Not forked: this process runs Spark's threads.
-    processes = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory,
-        processes.Pool(spark.sparkContext.defaultParallelism) as pool,
-        RayData() as ray,
-    ):
+    with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory:
         work = prepare(spark, Path(directory) / "all", num_galaxies)
         little = prepare(spark, Path(directory) / "few", _QUICK_GALAXIES)
-        stage = measure_stage(spark, pool, ray, work, little, rounds)
-        kernel = measure_kernel(pool, work, rounds)
-    report("augment", [stage, kernel], settings)
+        measurements = measure_all(spark, work, little, 1 if settings.quick else settings.rounds)
+    report("augment", measurements, settings)
 
 
 def prepare(spark: SparkSession, directory: Path, num_galaxies: int) -> Work:
@@ -123,19 +118,25 @@ def prepare(spark: SparkSession, directory: Path, num_galaxies: int) -> Work:
     return Work(images, labels_file, labels, make_recipe(spark, _SETTINGS, _SEED, sample))
 
 
-def measure_stage(spark: SparkSession, pool: Pool, ray: RayData, work: Work, little: Work, rounds: int) -> Measurement:
-    """All of the stage, by all alternatives."""
+def measure_all(spark: SparkSession, work: Work, little: Work, rounds: int) -> list[Measurement]:
+    """The stage against each other way to do it, and the kernel against other libraries."""
 
     def alternative(name: str, run: Callable[..., Any], count: Callable[[Any], int], *arguments: Any) -> Alternative:
         return Alternative(name, partial(run, *arguments, work), count, wake=partial(run, *arguments, little))
 
-    alternatives = [
-        alternative("spark", run_spark, count_rows, spark),
-        alternative("bare", run_bare, int, pool),
-        alternative("row_at_a_time", run_row_at_a_time, count_rows, spark),
-        alternative("ray", run_ray, count_rows, ray),
-    ]
-    return measure(alternatives, NUM_VIEWS * len(work.files), "views", rounds)
+    def against(other: Alternative) -> Measurement:
+        return measure([ours, other], NUM_VIEWS * len(work.files), "views", rounds)
+
+    ours = alternative("spark", run_spark, count_rows, spark)
+    with RayData() as ray_data:
+        ray = against(alternative("ray", run_ray, count_rows, ray_data))
+    # Not forked: this process runs Spark's threads.
+    with multiprocessing.get_context("spawn").Pool(spark.sparkContext.defaultParallelism) as pool:
+        bare = against(alternative("bare", run_bare, int, pool))
+        kernel = measure_kernel(pool, work, rounds)
+    # The last, for what it does to the session.
+    row_at_a_time = against(alternative("row_at_a_time", run_row_at_a_time, count_rows, spark))
+    return [bare, row_at_a_time, ray, kernel]
 
 
 def measure_kernel(pool: Pool, work: Work, rounds: int) -> Measurement:

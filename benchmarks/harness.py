@@ -150,10 +150,10 @@ def report(name: str, measurements: Sequence[Measurement], settings: BenchmarkSe
 
 
 def results(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """The content of a results file."""
+    """The content of a results file; ``rates`` are as measured in each comparison."""
     return {
         "ratios": {name: ratio for measurement in measurements for name, ratio in measurement.ratios().items()},
-        "rates": {name: rate for measurement in measurements for name, rate in measurement.rates().items()},
+        "rates": [measurement.rates() for measurement in measurements],
         "machine": machine(),
         "versions": versions(),
     }

@@ -131,7 +131,7 @@ def test_a_full_run_writes_the_results_file(tmp_path: Path, monkeypatch: pytest.
     content = json.loads((tmp_path / "something.json").read_text())
     assert list(content) == ["ratios", "rates", "machine", "versions"]
     assert content["ratios"] == MEASUREMENT.ratios()
-    assert content["rates"] == MEASUREMENT.rates()
+    assert content["rates"] == [MEASUREMENT.rates()]
     assert content["machine"]["cores"] >= 1
     assert set(content["machine"]) == {"cpu", "cores", "memory_gib", "os", "kernel"}
     assert "pyspark" in content["versions"]

@@ -61,7 +61,7 @@ train_job() {
     flags=("${flags[@]:2}")
   fi
   # What is wrong with the input is said once, by one process, before the ranks start.
-  asked "--help|-h|--version" || "$bin/python" "$root/jobs/train.py" "${flags[@]}" --check
+  asked "--help|-h|--version" || "$bin/python" "$root/jobs/train.py" "${flags[@]}" --ranks "$ranks" --check
   job train "$bin/horovodrun" -np "$ranks" "$bin/python"
 }
 

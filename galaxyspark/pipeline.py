@@ -31,7 +31,7 @@ def run_pipeline(job: PipelineJob) -> None:
     run = RunDirectory(job.run)
     job = with_paths(job, run)
     if "train" in stages:
-        _check_weights(job.train.weights)
+        _check_weights(job.train.network, job.train.weights)
     config_file = run.path("settings") / "pipeline.yaml"
     write_atomically(config_file, to_yaml(job))
     start = time.perf_counter()
@@ -47,12 +47,12 @@ def run_pipeline(job: PipelineJob) -> None:
     print(f"All in {total_s / 60:.1f} minutes, {total_s - working_s:.0f} s of them to start Spark, torch and the rest.")
 
 
-def _check_weights(weights: str) -> None:
+def _check_weights(network: str, weights: str) -> None:
     """Find out before the long work whether training will be able to start."""
     if weights != "none":
-        from galaxyspark.network.googlenet import build_network  # torch takes seconds to load
+        from galaxyspark.network.networks import build_network  # torch takes seconds to load
 
-        build_network(num_classes=2, weights=weights)
+        build_network(network, num_outputs=2, weights=weights)
 
 
 def _run(command: list[str]) -> int:

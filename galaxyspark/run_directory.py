@@ -234,7 +234,7 @@ def _move_if_there(source: Path, target: Path) -> None:
         os.rename(source, target)
 
 
-def write_atomically(file: Path, content: str | bytes) -> None:
+def write_atomically(file: Path, content: str | bytes | memoryview) -> None:
     """Write a file so that a reader sees the old content or the new, never a part: temporary file, fsync, rename."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")

@@ -87,24 +87,50 @@ class AugmentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Fine-tuning GoogLeNet."""
+    """Training, by default fine-tuning GoogLeNet."""
 
     __pydantic_config__ = _STRICT
 
+    network: Literal["googlenet", "resnet18", "resnet50", "efficientnet_v2_s", "convnext_tiny"] = "googlenet"
+    """Torchvision's name of the network."""
+    objective: Literal["classes", "votes"] = "classes"
+    """What is learned: classes (cross-entropy), or votes (all 37, consistent with the decision tree; the class is then
+    question 1's answer with most of them)."""
     weights: str = "imagenet"
-    """Where training starts: imagenet (torchvision's), none (from scratch) or a .safetensors file of another run."""
+    """Where training starts: imagenet (torchvision's), none (from scratch), the directory of another run or a
+    .safetensors file of the same network."""
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over all views of the training split."""
     max_minutes: Annotated[float, Field(ge=0)] = 0.0
     """Plan fewer steps where the epochs would take longer than this, in minutes without validation; 0: no limit."""
     batch_size: Annotated[int, Field(ge=2)] = 32
-    """Views in one step of one rank."""
+    """Most views in one step of one rank."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of AdamW for one rank; multiplied by the square root of the number of ranks."""
+    pretrained_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Learning rate of layers that come with --weights, as a share of the new last layers'."""
+    freeze: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the start in which only the last layers learn, and those that come with --weights stay as they are."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """AdamW's weight decay."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the target that is spread evenly over the classes."""
+    class_balance: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """How much more a galaxy of a rare class counts: its class's frequency to the power of minus this. 0: all galaxies
+    count the same; 1: all classes do."""
+    max_gradient_norm: Annotated[float, Field(ge=0)] = 5.0
+    """Gradients of a larger norm are scaled down to it; 0: they stay as they are."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Weights are judged and kept as their exponential moving average over the steps, with this share of the average
+    before; 0: as they are."""
+    best_by: Literal["accuracy", "macro_f1", "loss", "rmse"] = "accuracy"
+    """Validation metric by which the epoch is chosen whose weights are published; rmse is of the votes."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop when the metric has not got better for so many epochs; 0: never."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """Minutes after which a checkpoint is written within an epoch; there is one at the end of every epoch too."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Newest checkpoints to keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,16 +197,22 @@ class AugmentJob(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob(RunSettings):
-    """Fine-tune GoogLeNet on the views with Horovod; start it with horovodrun."""
+    """Train a network on the views with Horovod; start it with horovodrun, or with spark-submit on executors."""
 
     check: bool = False
     """Only check that the settings, the views and the weights are there; train nothing."""
+    resume: bool = True
+    """Go on from the newest checkpoint of a training that was stopped; --no-resume starts over."""
+    launcher: Literal["horovodrun", "spark"] = "horovodrun"
+    """What starts the ranks: horovodrun has, or this job does in Spark's executors (start it with spark-submit)."""
+    ranks: Annotated[int, Field(ge=1)] = 2
+    """Ranks that --launcher spark starts; horovodrun has its own -np."""
     train: Annotated[TrainSettings, OmitArgPrefixes] = field(default_factory=TrainSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractJob(RunSettings):
-    """Turn views into GoogLeNet's 1,024 features and class probabilities."""
+    """Turn views into the network's features (GoogLeNet has 1,024) and class probabilities."""
 
     extract: Annotated[ExtractSettings, OmitArgPrefixes] = field(default_factory=ExtractSettings)
 

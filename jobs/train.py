@@ -1,18 +1,29 @@
-"""Horovod job: fine-tune GoogLeNet on the views of a run. Start it with horovodrun -np N python jobs/train.py."""
+"""Horovod job: train a network on the views of a run. Start it with horovodrun -np N python jobs/train.py."""
+
+from typing import Any
 
 from galaxyspark.command_line import run_job
-from galaxyspark.network.training import train
 from galaxyspark.settings import TrainJob
 
 
 def main(job: TrainJob) -> None:
-    manifest = train(job)
+    if job.launcher == "spark" and not job.check:
+        from galaxyspark.network.executors import train_on_executors
+        from galaxyspark.spark import start_session
+
+        manifest: dict[str, Any] | None = train_on_executors(start_session("train", job.verbose), job)
+    else:
+        from galaxyspark.network.training import train
+
+        manifest = train(job)
     if manifest:
         chosen = manifest["training"]["chosen"]
+        rmse = "" if chosen["rmse"] is None else f"RMSE of votes {chosen['rmse']:.4f}, "
         print(
-            f"Chose epoch {chosen['epoch']}: validation accuracy {chosen['accuracy']:.3f} "
-            f"of {chosen['num_galaxies']} galaxies. "
-            f"{manifest['rate']['per_s']:,.0f} views/s on {manifest['ranks']} ranks."
+            f"Chose epoch {chosen['epoch']}: validation accuracy {chosen['accuracy']:.3f}, macro-F1 "
+            f"{chosen['macro_f1']:.3f}, {rmse}of {chosen['num_galaxies']:,} galaxies. "
+            f"{manifest['rate']['per_s']:,.0f} views/s on {manifest['ranks']} ranks.\n"
+            f"Look at:\n  {job.run / 'model' / 'card.json'}\n  tensorboard --logdir {job.run / 'tensorboard'}"
         )
 
 

@@ -10,17 +10,18 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from petastorm import make_batch_reader
 
+from galaxyspark.dataset.schema import VOTE_FIELDS
 from galaxyspark.errors import UserError
 from galaxyspark.run_directory import file_url
 from galaxyspark.views.decode import decode_views
 
-_COLUMNS = ["view", "label", "image"]
-_DECODING_THREADS = 2
-_EncodedView = tuple[bytes, int]
+BUFFER_VIEWS = 16_384
+"""Encoded views that training draws from at random; about 100 MB of 224 px."""
+_LEAST_VIEWS_OF_A_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -33,70 +34,132 @@ class Shard:
 
 @dataclass(frozen=True)
 class Batch:
-    """Views with their classes.
+    """Views with what is known of their galaxies.
 
     Attributes:
         images: uint8 0-255, shape (views, size, size, 3), colour order RGB.
         classes: int64 positions in the list of classes, shape (views,).
+        votes: float32 shares in [0, 1], shape (views, 37), in the tree's order; (views, 0) where not asked for.
     """
 
     images: NDArray[np.uint8]
     classes: NDArray[np.int64]
+    votes: NDArray[np.float32]
 
 
-def training_batches(
-    views: Path, classes: Sequence[str], batch_size: int, shard: Shard, seed: int, buffer_views: int = 16_384
-) -> Generator[Batch, None, None]:
-    """Batches of all views in a shard of the training split, pass after pass for ever, shuffled by ``seed``.
+@dataclass(frozen=True)
+class _EncodedView:
+    jpeg: bytes
+    position: int
+    votes: NDArray[np.float32]
 
-    Args:
+
+@dataclass(frozen=True)
+class Split:
+    """How to read a split of the dataset of views.
+
+    Attributes:
         views: The dataset's directory.
+        name: train, validation or test.
         classes: Names of the classes.
-        batch_size: Views in a batch.
-        shard: Which row groups to read.
-        seed: Of the order of row groups and of the draws from the buffer.
-        buffer_views: Encoded views to draw from at random.
-
-    Raises:
-        UserError: The split has fewer row groups than there are shards.
+        with_votes: Whether to read the 37 votes too.
+        decoding_threads: Threads that decode, outside Python's global lock.
     """
 
-    num_row_groups = count_row_groups(views, "train")
-    if num_row_groups < shard.count:
-        raise UserError(
-            f"{views}: the training split has {num_row_groups} row groups, fewer than the {shard.count} ranks. "
-            "Train with fewer ranks, or on more galaxies."
-        )
+    views: Path
+    name: str
+    classes: Sequence[str]
+    with_votes: bool = False
+    decoding_threads: int = 2
 
-    def draw() -> Generator[Batch, None, None]:
-        random = np.random.default_rng((seed, shard.rank))
-        buffer: list[_EncodedView] = []
-        with closing(_row_groups(views, "train", classes, shard, seed=seed)) as row_groups:
-            for row_group in row_groups:
-                buffer.extend(row_group)
-                while len(buffer) >= buffer_views + batch_size:
-                    yield _decode([_take_any(buffer, random) for _ in range(batch_size)], threads)
-
-    with ThreadPoolExecutor(_DECODING_THREADS) as threads:
-        yield from _one_ahead(draw())
+    def row_groups(self) -> list[int]:
+        """Rows of every row group, from the footers, in the order in which petastorm deals them out to shards."""
+        files = sorted((self.views / f"split={self.name}").glob("*.parquet"), key=str)
+        footers = (pq.read_metadata(file) for file in files)
+        return [footer.row_group(number).num_rows for footer in footers for number in range(footer.num_row_groups)]
 
 
-def evaluation_batches(
-    views: Path, split: str, classes: Sequence[str], batch_size: int, shard: Shard
-) -> Generator[Batch, None, None]:
+class TrainingViews:
+    """A shard of the training split, epoch after epoch: every view once in each, in an order of that epoch's own.
+
+    All shards have equally many batches, and those of one shard are of equal size but for one view: where shards are
+    unequal, so are the sizes of their batches. The order depends on the seed, the epoch and the shard alone.
+    """
+
+    def __init__(
+        self, split: Split, batch_size: int, shard: Shard, seed: int, buffer_views: int = BUFFER_VIEWS
+    ) -> None:
+        """Count the views of all shards.
+
+        Args:
+            split: The training split.
+            batch_size: Most views in a batch of any shard.
+            shard: Which row groups to read.
+            seed: Of the order of row groups and of the draws from the buffer.
+            buffer_views: Encoded views to draw from at random.
+
+        Raises:
+            UserError: There are no views, or too few row groups for all shards to have some.
+        """
+        self.split, self.shard, self.seed, self.buffer_views = split, shard, seed, buffer_views
+        rows = split.row_groups()
+        if not rows:
+            raise UserError(f"{split.views}: the training split is empty. Augment more galaxies.")
+        if len(rows) < shard.count:
+            raise UserError(
+                f"{split.views}: the training split has {len(rows)} row groups, fewer than the {shard.count} ranks. "
+                "Train with fewer ranks, or on more galaxies."
+            )
+        self.views_of_shards = [sum(rows[rank :: shard.count]) for rank in range(shard.count)]
+        self.num_batches = -(-max(self.views_of_shards) // batch_size)
+        self._row_groups = len(rows[shard.rank :: shard.count])
+        if min(self.views_of_shards) < _LEAST_VIEWS_OF_A_BATCH * self.num_batches:
+            raise UserError(
+                f"{split.views}: of {shard.count} ranks one would have {min(self.views_of_shards):,} training views "
+                f"and another {max(self.views_of_shards):,}, too unequal to work together. Train with fewer ranks."
+            )
+
+    def batch_sizes(self, number: int) -> list[int]:
+        """Views that batch ``number`` of an epoch has, of each shard."""
+        return [_part(views, number, self.num_batches) for views in self.views_of_shards]
+
+    def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
+        """The batches of an epoch, from number ``first`` on; those before it are drawn too, but not decoded."""
+
+        def draw() -> Generator[Batch, None, None]:
+            random = np.random.default_rng((self.seed, epoch, self.shard.rank))
+            # petastorm takes 0 for no seed
+            order = 1 + int(random.integers(2**31))
+            buffer: list[_EncodedView] = []
+            left = self.views_of_shards[self.shard.rank]
+            with closing(_row_groups(self.split, self.shard, seed=order)) as row_groups:
+                for number in range(self.num_batches):
+                    size = self.batch_sizes(number)[self.shard.rank]
+                    while len(buffer) < min(self.buffer_views + size, left):
+                        buffer.extend(next(row_groups))
+                    left -= size
+                    views = _take_any(buffer, size, random)
+                    if number >= first:
+                        yield _decode(views, threads)
+
+        with ThreadPoolExecutor(self.split.decoding_threads) as threads:
+            yield from _one_ahead(draw())
+
+
+def evaluation_batches(split: Split, batch_size: int, shard: Shard) -> Generator[Batch, None, None]:
     """Batches of view 0 of every galaxy in a shard of a split, once each; all shards together are the whole split.
 
     Where there are fewer row groups than shards, rank 0 reads them all and the others none.
     """
-    num_row_groups = count_row_groups(views, split)
+    num_row_groups = len(split.row_groups())
     if num_row_groups < shard.count:
-        if shard.rank > 0:
+        if shard.rank > 0 or num_row_groups == 0:
             return
         shard = Shard()
 
     def once() -> Generator[Batch, None, None]:
         buffer: list[_EncodedView] = []
-        with closing(_row_groups(views, split, classes, shard, only_view=0)) as row_groups:
+        with closing(_row_groups(split, shard, only_view=0)) as row_groups:
             for row_group in islice(row_groups, len(range(shard.rank, num_row_groups, shard.count))):
                 buffer.extend(row_group)
                 while len(buffer) >= batch_size:
@@ -104,34 +167,24 @@ def evaluation_batches(
         if buffer:
             yield _decode(buffer, threads)
 
-    with ThreadPoolExecutor(_DECODING_THREADS) as threads:
+    with ThreadPoolExecutor(split.decoding_threads) as threads:
         yield from _one_ahead(once())
 
 
-def count_row_groups(views: Path, split: str) -> int:
-    """Row groups in the files of a split, from their footers."""
-    fragments = ds.dataset(views / f"split={split}", format="parquet").get_fragments()
-    return sum(fragment.num_row_groups for fragment in fragments)
-
-
 def _row_groups(
-    views: Path,
-    split: str,
-    classes: Sequence[str],
-    shard: Shard,
-    seed: int | None = None,
-    only_view: int | None = None,
+    split: Split, shard: Shard, seed: int | None = None, only_view: int | None = None
 ) -> Generator[list[_EncodedView], None, None]:
-    """The encoded views of one row group after another, pass after pass for ever, each with the position of its class.
+    """The encoded views of one row group after another, pass after pass for ever.
 
     One reading thread keeps the order reproducible; it reads bytes far faster than they are decoded. Whoever wants
     one pass counts row groups: petastorm's reader, asked for one epoch, now and then ends before the last of them
     (ThreadPool.get_results looks whether all is done and whether all was handed out one after the other).
     """
-    position = {name: index for index, name in enumerate(classes)}
+    position = {name: index for index, name in enumerate(split.classes)}
+    vote_fields = list(VOTE_FIELDS.values()) if split.with_votes else []
     reader = make_batch_reader(
-        file_url(views / f"split={split}"),
-        schema_fields=_COLUMNS,
+        file_url(split.views / f"split={split.name}"),
+        schema_fields=["view", "label", "image", *vote_fields],
         workers_count=1,
         results_queue_size=2,
         shuffle_row_groups=seed is not None,
@@ -142,22 +195,37 @@ def _row_groups(
     )
     try:
         for rows in reader:
-            columns = zip(rows.view, rows.image, rows.label, strict=True)
-            yield [(image, position[label]) for view, image, label in columns if only_view in (None, view)]
+            votes = np.empty((len(rows.view), len(vote_fields)), np.float32)
+            for column, field in enumerate(vote_fields):
+                votes[:, column] = getattr(rows, field)
+            columns = zip(rows.view, rows.image, rows.label, votes, strict=True)
+            yield [
+                _EncodedView(jpeg, position[label], of_view)
+                for view, jpeg, label, of_view in columns
+                if only_view in (None, view)
+            ]
     finally:
         reader.stop()
         reader.join()
 
 
-def _take_any(buffer: list[_EncodedView], random: np.random.Generator) -> _EncodedView:
-    chosen = int(random.integers(len(buffer)))
-    buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
-    return buffer.pop()
+def _part(total: int, number: int, count: int) -> int:
+    """Size of part ``number`` where ``total`` is divided into ``count`` parts as even as can be."""
+    return total * (number + 1) // count - total * number // count
 
 
-def _decode(encoded: list[_EncodedView], threads: ThreadPoolExecutor) -> Batch:
-    images, classes = zip(*encoded, strict=True)
-    return Batch(decode_views(images, threads), np.array(classes, dtype=np.int64))
+def _take_any(buffer: list[_EncodedView], count: int, random: np.random.Generator) -> list[_EncodedView]:
+    """Take so many out of the buffer at random; the last ones fill the gaps."""
+    taken = []
+    for chosen in random.integers(np.arange(len(buffer), len(buffer) - count, -1)).tolist():
+        buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
+        taken.append(buffer.pop())
+    return taken
+
+
+def _decode(views: Sequence[_EncodedView], threads: ThreadPoolExecutor) -> Batch:
+    classes = np.array([view.position for view in views], dtype=np.int64)
+    return Batch(decode_views([view.jpeg for view in views], threads), classes, np.stack([v.votes for v in views]))
 
 
 def _one_ahead(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from galaxyspark.network.googlenet import FeatureNetwork, to_input
-from galaxyspark.network.model import ModelCard, load_network
+from galaxyspark.network.model import ModelCard, load_network, objective_of
+from galaxyspark.network.networks import FeatureNetwork, to_input
 from galaxyspark.views.decode import decode_views
 
 
@@ -20,7 +20,7 @@ class Inference:
     """What the network says of some views.
 
     Attributes:
-        features: float32, shape (views, 1024): the pooled layer before the last.
+        features: float32, shape (views, 1024 in GoogLeNet): the pooled layer before the last.
         probabilities: float32 0 to 1, shape (views, classes), each row adding up to 1.
     """
 
@@ -34,13 +34,15 @@ class Classifier:
     def __init__(self, card: ModelCard, state: dict[str, Tensor], num_threads: int) -> None:
         torch.set_num_threads(num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = FeatureNetwork(load_network(card, state)).to(self.device)
+        self.card, self.objective = card, objective_of(card)
+        self.network = FeatureNetwork(card.network, load_network(card, state)).to(self.device)
 
     @torch.inference_mode()
     def infer(self, jpegs: Sequence[bytes]) -> Inference:
         """Features and probabilities of encoded views (JPEG, of the size the network was trained on)."""
-        inputs = to_input(torch.from_numpy(decode_views(jpegs)).to(self.device))
+        images = torch.from_numpy(decode_views(jpegs)).to(self.device)
+        inputs = to_input(images, self.card.pixel_mean, self.card.pixel_std)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             features, logits = self.network(inputs)
-        probabilities = torch.softmax(logits.float(), dim=1)
+        probabilities = self.objective.probabilities(logits.float())
         return Inference(features.float().cpu().numpy(), probabilities.cpu().numpy())

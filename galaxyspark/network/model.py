@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torchvision.models import GoogLeNet
+from torch import Tensor, nn
 
 from galaxyspark.errors import UserError
-from galaxyspark.network.googlenet import PIXEL_MEAN, PIXEL_STD, build_network
+from galaxyspark.network.networks import Colour, build_network
+from galaxyspark.network.objectives import ClassesObjective, Objective, VotesObjective
 from galaxyspark.views.augment import ViewRecipe
 
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
@@ -30,18 +30,20 @@ class ModelCard:
         training: How it was trained: settings, epoch chosen, validation metrics, manifest of the data.
         versions: Of the packages it was trained with.
         network: Torchvision's name of the architecture.
+        objective: What the logits are: ``classes``, or ``votes`` (softmax by question, shared out along the tree).
         colour_order: Order of the input's channels.
-        pixel_mean, pixel_std: An input is (pixel 0-255 - mean) / std.
+        pixel_mean, pixel_std: Of red, green and blue; an input is (pixel 0-255 - mean) / std.
     """
 
     classes: tuple[str, ...]
     recipe: ViewRecipe
     training: dict[str, Any]
     versions: dict[str, str]
-    network: str = "googlenet"
+    network: Literal["googlenet", "resnet18", "resnet50", "efficientnet_v2_s", "convnext_tiny"]
+    objective: Literal["classes", "votes"]
+    pixel_mean: Colour
+    pixel_std: Colour
     colour_order: str = "RGB"
-    pixel_mean: float = PIXEL_MEAN
-    pixel_std: float = PIXEL_STD
 
 
 def save_model(directory: Path, state: dict[str, Tensor], card: ModelCard) -> None:
@@ -80,8 +82,13 @@ def load_weights(directory: Path) -> dict[str, Tensor]:
         raise UserError(f"{directory / _WEIGHTS}: cannot be read ({error}). Run the stage train again.") from None
 
 
-def load_network(card: ModelCard, state: dict[str, Tensor]) -> GoogLeNet:
-    """GoogLeNet with published weights."""
-    network = build_network(len(card.classes), "none")
+def objective_of(card: ModelCard) -> Objective:
+    """From the network's outputs to classes and votes."""
+    return VotesObjective() if card.objective == "votes" else ClassesObjective([1.0] * len(card.classes))
+
+
+def load_network(card: ModelCard, state: dict[str, Tensor]) -> nn.Module:
+    """The network with published weights."""
+    network = build_network(card.network, objective_of(card).num_outputs)
     network.load_state_dict(state)
     return network

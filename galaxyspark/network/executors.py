@@ -1,0 +1,59 @@
+"""Training in Spark's executors: Horovod starts one rank in each task, as horovodrun starts them on hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import horovod.spark
+from pyspark.sql import SparkSession
+
+from galaxyspark.command_line import quiet_libraries
+from galaxyspark.errors import UserError
+from galaxyspark.settings import TrainJob
+
+_START_TIMEOUT_S = 120
+
+
+def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
+    """Train on ``job.ranks`` tasks of Spark, all at a time; each sees the run's directory.
+
+    Returns:
+        The manifest that was published.
+
+    Raises:
+        UserError: Spark has too few cores for all ranks at a time, or a rank ended with an error.
+    """
+    slots = spark.sparkContext.defaultParallelism // int(spark.conf.get("spark.task.cpus", "1") or 1)
+    if job.ranks > slots:
+        raise UserError(
+            f"--ranks {job.ranks}: Spark has room for {slots} tasks at a time. Ask for fewer, or more executors."
+        )
+    # What is wrong with the input is said once, before the ranks start.
+    from galaxyspark.network.training import train
+
+    train(dataclasses.replace(job, check=True))
+    try:
+        results = horovod.spark.run(
+            _rank,
+            args=(job,),
+            num_proc=job.ranks,
+            start_timeout=_START_TIMEOUT_S,
+            use_gloo=True,
+            env=dict(os.environ),
+            verbose=1 if job.verbose else 0,
+        )
+    except Exception as error:
+        last_line = str(error).strip().splitlines()[-1]
+        raise UserError(f"a rank on Spark's executors ended: {last_line} Run it again to go on.", 1) from error
+    manifest: dict[str, Any] = next(result for result in results if result)
+    return manifest
+
+
+def _rank(job: TrainJob) -> dict[str, Any] | None:
+    """One rank, in an executor."""
+    quiet_libraries(job.verbose)
+    from galaxyspark.network.training import train
+
+    return train(job)

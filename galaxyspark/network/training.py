@@ -60,6 +60,8 @@ def train(job: TrainJob) -> dict[str, Any] | None:
     if job.check:
         check(job, run, data)
         return None
+    if not torch.cuda.is_available():  # looking for work every millisecond, its default, takes the ranks' own cores
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", "10")
     hvd.init()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // hvd.local_size()))
     if hvd.rank() != 0:
@@ -295,7 +297,8 @@ class Trainer:
             self._give_up(float(loss.detach()))
         with self.optimizer.skip_synchronize():
             self.optimizer.step()
-        self.average.update_parameters(self.network)
+        if hvd.rank() == 0:  # the others are given it for validation
+            self.average.update_parameters(self.network)
         self.step += 1
         self.steps_here += 1
         self.epoch_loss += mean_loss * views_of_all

@@ -70,7 +70,7 @@ class Sums:
         confusion = self.values[3:].numpy().reshape(self.num_classes, -1)
         return Validation(
             num_galaxies=int(confusion.sum()),
-            loss=loss / confusion.sum(),
+            loss=float(loss / confusion.sum()),
             accuracy=float(np.trace(confusion) / confusion.sum()),
             macro_f1=_macro_f1(confusion),
             recall={

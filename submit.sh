@@ -20,7 +20,7 @@ On your own galaxies:
 One stage at a time:
   simulate    make galaxies with votes, laid out as the Galaxy Zoo challenge has them
   augment     images and labels to 16 views a galaxy, as petastorm Parquet
-  train       views to a GoogLeNet, by Horovod: ./submit.sh train [-np RANKS] --run ...
+  train       views to a GoogLeNet, by Horovod: ./submit.sh train [-np RANKS] [--launcher spark] --run ...
   extract     views to features and class probabilities, by a pandas UDF
   classify    features to an SVM, and the metrics of all classifiers
   predict     new images to a catalogue
@@ -31,16 +31,17 @@ One stage at a time:
 HELP
 }
 
-# job NAME LAUNCHER...: starts jobs/NAME.py by its launcher, without the noise of Spark and Horovod unless asked for it.
+# job NAME LAUNCHER...: turns into jobs/NAME.py by its launcher, without the noise of Spark and Horovod unless asked for
+# it.
 job() {
   local name=$1
   shift
   if asked "--help|-h|--version"; then
-    "$bin/python" "$root/jobs/$name.py" "${flags[@]}"
+    exec "$bin/python" "$root/jobs/$name.py" "${flags[@]}"
   elif asked "--verbose"; then
-    "$@" "$root/jobs/$name.py" "${flags[@]}"
+    exec "$@" "$root/jobs/$name.py" "${flags[@]}"
   else
-    "$bin/python" -m galaxyspark.quiet "$@" "$root/jobs/$name.py" "${flags[@]}"
+    exec "$bin/python" -m galaxyspark.quiet "$@" "$root/jobs/$name.py" "${flags[@]}"
   fi
 }
 
@@ -60,9 +61,13 @@ train_job() {
     esac
     flags=("${flags[@]:2}")
   fi
+  if asked "--launcher spark|--launcher=spark"; then
+    flags+=(--ranks "$ranks")
+    spark_job train
+  fi
   # What is wrong with the input is said once, by one process, before the ranks start.
   asked "--help|-h|--version" || "$bin/python" "$root/jobs/train.py" "${flags[@]}" --ranks "$ranks" --check
-  job train "$bin/horovodrun" -np "$ranks" "$bin/python"
+  job train "$bin/python" -m galaxyspark.horovodrun -np "$ranks" "$bin/python"
 }
 
 run_tests() {

@@ -25,6 +25,8 @@ _NOISE = (
     b"To adjust logging level use",
 )
 _RANK = re.compile(rb"^\[(\d+)\]<(?:stdout|stderr)>:")
+_TRACEBACK = b"Traceback (most recent call last):"
+_HOROVOD_ENDED = b"RuntimeError: Horovod detected that one or more processes exited"
 _PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
 _HEARTBEAT_S = 30.0
 
@@ -38,9 +40,37 @@ def clean(piece: bytes, redraws: bool) -> bytes:
     return text if rank and rank.group(1) == b"0" else piece
 
 
+class HorovodsTraceback:
+    """Holds a traceback back until its last line, and drops horovodrun's, which only says that a rank has ended.
+
+    What horovodrun says after it, which rank was the first and its exit status, passes.
+    """
+
+    def __init__(self) -> None:
+        self.held: list[bytes] = []
+
+    def filter(self, piece: bytes) -> bytes:
+        """What to show once this piece has come."""
+        if piece.startswith(_TRACEBACK):
+            self.held.append(piece)
+            return b""
+        if self.held and piece.startswith(b"  "):
+            self.held.append(piece)
+            return b""
+        held, self.held = self.held, []
+        if held and piece.startswith(_HOROVOD_ENDED):
+            return b"horovodrun: a rank has ended with an error, so all were ended. The first to end was:\n"
+        return b"".join(held) + piece
+
+    def rest(self) -> bytes:
+        """What is still held when there is no more to come."""
+        return b"".join(self.held)
+
+
 def _pump(source: IO[bytes], target: IO[bytes], redraws: bool) -> None:
     """Pass the source on until it ends. In a log a bar that is redrawn for long shows a line now and then."""
     pending = b""
+    traceback = HorovodsTraceback()
     shown_at = time.monotonic()
     while block := os.read(source.fileno(), 4096):
         pending += block
@@ -51,9 +81,9 @@ def _pump(source: IO[bytes], target: IO[bytes], redraws: bool) -> None:
             if piece.endswith(b"\r") and not redraws and time.monotonic() - shown_at > _HEARTBEAT_S:
                 piece = piece[:-1] + b"\n"
                 shown_at = time.monotonic()
-            _write(target, clean(piece, redraws))
+            _write(target, traceback.filter(clean(piece, redraws)))
         pending = pending[end:]
-    _write(target, clean(pending, redraws=True))
+    _write(target, traceback.filter(clean(pending, redraws=True)) + traceback.rest())
 
 
 def _write(target: IO[bytes], text: bytes) -> None:

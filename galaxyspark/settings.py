@@ -115,7 +115,7 @@ class TrainSettings:
     """AdamW's weight decay."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the target that is spread evenly over the classes."""
-    class_balance: Annotated[float, Field(ge=0, le=1)] = 0.5
+    class_balance: Annotated[float, Field(ge=0, le=1)] = 0.25
     """How much more a galaxy of a rare class counts: its class's frequency to the power of minus this. 0: all galaxies
     count the same; 1: all classes do."""
     max_gradient_norm: Annotated[float, Field(ge=0)] = 5.0

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from galaxyspark import quiet
-from galaxyspark.quiet import clean
+from galaxyspark.quiet import HorovodsTraceback, clean
 
 QUIET = [sys.executable, "-m", "galaxyspark.quiet"]
 
@@ -140,3 +140,33 @@ def test_a_long_silence_of_a_redrawn_bar_is_broken_in_a_log(monkeypatch: pytest.
 def test_noise_of_any_rank_goes_and_windows_newlines_stay() -> None:
     assert clean(b"[1]<stderr>:[W socket.cpp:601] no address\n", redraws=False) == b""
     assert run("out.write(b'row\\r\\n')").stdout == b"row\r\n"
+
+
+def test_horovodruns_own_traceback_is_one_line_and_others_stay() -> None:
+    lines = [
+        b"Process 1 exit with status code 137.\n",
+        b"Traceback (most recent call last):\n",
+        b'  File "horovodrun", line 8, in <module>\n',
+        b"    sys.exit(run_commandline())\n",
+        b"RuntimeError: Horovod detected that one or more processes exited with non-zero status, thus causing ...\n",
+        b"Process name: 1\n",
+        b"Exit code: 137\n",
+        b"Traceback (most recent call last):\n",
+        b'  File "jobs/train.py", line 3, in <module>\n',
+        b"ValueError: ours\n",
+    ]
+    traceback = HorovodsTraceback()
+    shown = b"".join(traceback.filter(line) for line in lines) + traceback.rest()
+    assert shown.splitlines() == [
+        b"Process 1 exit with status code 137.",
+        b"horovodrun: a rank has ended with an error, so all were ended. The first to end was:",
+        b"Process name: 1",
+        b"Exit code: 137",
+        *(line.rstrip(b"\n") for line in lines[-3:]),
+    ]
+
+
+def test_a_traceback_without_its_end_is_shown() -> None:
+    traceback = HorovodsTraceback()
+    assert traceback.filter(b"Traceback (most recent call last):\n") == b""
+    assert traceback.rest() == b"Traceback (most recent call last):\n"

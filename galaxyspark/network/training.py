@@ -7,7 +7,6 @@ enough for all ranks to go on as if nothing had happened.
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import threading
@@ -19,19 +18,19 @@ from typing import Any
 import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
 
 import horovod.torch as hvd  # isort: skip
-import numpy as np
 import torch
+from horovod.common.exceptions import HorovodInternalError
 from pydantic import TypeAdapter
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from galaxyspark.dataset.read import Batch, Shard, Split, TrainingViews, evaluation_batches
+from galaxyspark.dataset.read import Shard, Split, TrainingViews, evaluation_batches
 from galaxyspark.errors import UserError
 from galaxyspark.network.checkpoints import Checkpoints
+from galaxyspark.network.learner import Learner, NotFiniteError
 from galaxyspark.network.model import ModelCard, save_model
-from galaxyspark.network.networks import ARCHITECTURES, build_network, heads_of, outputs_of_heads, to_input
+from galaxyspark.network.networks import ARCHITECTURES, build_network
 from galaxyspark.network.objectives import ClassesObjective, Objective, VotesObjective, class_weights
 from galaxyspark.network.schedule import Plan
 from galaxyspark.network.validation import HIGHER_IS_BETTER, Validation, sums_of
@@ -41,7 +40,7 @@ from galaxyspark.views.augment import ViewRecipe
 
 STOPPED = 143
 """Exit status after SIGTERM, as shells have it."""
-_TIMED_STEPS = 12
+_SLOW_STEPS, _TIMED_STEPS = 4, 16  # the first ones are slower: memory is allocated, kernels are chosen
 _MAY_CHANGE = ("epochs", "max_minutes", "best_by", "patience", "checkpoint_minutes", "keep_checkpoints")
 
 
@@ -52,21 +51,33 @@ def train(job: TrainJob) -> dict[str, Any] | None:
         The manifest that was published; None on ranks other than 0, and with ``check``.
 
     Raises:
-        UserError: The views, the weights or the checkpoints cannot be had, the loss is no number any more, or the
-            training was asked to stop.
+        UserError: The views, the weights or the checkpoints cannot be had, the loss is no number any more, another
+            rank has died, or the training was asked to stop. Ranks other than 0 then raise SystemExit.
     """
     run = RunDirectory(job.run)
     data = run.manifest("augment")
     if job.check:
         check(job, run, data)
         return None
+    start_horovod()
+    try:
+        if hvd.rank() == 0:
+            return _train_and_publish(job, run, data)
+        Trainer(job, run, data).run_epochs()
+    except HorovodInternalError:
+        raise _on_rank_0("Another rank has ended. Run it again to go on from the last checkpoint.", 1) from None
+    return None
+
+
+def start_horovod() -> None:
+    """Start Horovod, with this rank's share of the cores for torch."""
     if not torch.cuda.is_available():  # looking for work every millisecond, its default, takes the ranks' own cores
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "10")
     hvd.init()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // hvd.local_size()))
-    if hvd.rank() != 0:
-        Trainer(job, run, data).run_epochs()
-        return None
+
+
+def _train_and_publish(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> dict[str, Any]:
     with run.stage("train", job, {"augment": data["id"]}) as staging:
         trainer = Trainer(job, run, data)
         trainer.run_epochs()
@@ -78,9 +89,17 @@ def train(job: TrainJob) -> dict[str, Any] | None:
             "rate": {"per_s": trainer.views_per_s(), "unit": "views"},
             "ranks": hvd.size(),
             "training": card.training,
+            "objectives": _objectives(run, data, card),
         }
     trainer.write_checkpoint(finished=True)
     return staging.manifest
+
+
+def _objectives(run: RunDirectory, data: dict[str, Any], card: ModelCard) -> dict[str, Any]:
+    """Objective -> validation metrics of the epoch chosen, for every objective trained on these views so far."""
+    before = run.published().get("train", {})
+    kept = before.get("objectives", {}) if before.get("inputs", {}).get("augment") == data["id"] else {}
+    return kept | {card.objective: card.training["chosen"] | {"network": card.network}}
 
 
 def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
@@ -89,10 +108,9 @@ def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
     Raises:
         UserError: As ``train`` would, later.
     """
-    settings = job.train
-    build_network(settings.network, make_objective(settings, data).num_outputs, settings.weights)
-    training_views(job, run, data, Shard(0, job.ranks))
-    if sum(data["galaxies_by_class"]["validation"].values()) == 0:
+    build_network(job.train.network, make_objective(job.train, data).num_outputs, job.train.weights)
+    TrainingViews(_split(job, run, data, "train"), job.train.batch_size, Shard(0, job.ranks), job.seed)
+    if not any(data["galaxies_by_class"]["validation"].values()):
         raise UserError(
             f"{run.root}: no galaxy is in the validation split. Augment more, or with other --split-fractions."
         )
@@ -100,31 +118,25 @@ def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
 
 
 def make_objective(settings: TrainSettings, data: dict[str, Any]) -> Objective:
-    """What is to be learned from the views.
+    """What is to be learned from the views of a manifest.
 
     Raises:
         UserError: They have no votes, or only one class.
     """
-    galaxies = data["galaxies_by_class"]["train"]
     if settings.objective == "votes":
-        if data["label_rule"] is None:  # the labels are classes
+        if data["label_rule"] is None:
             raise UserError(
-                "--objective votes: the views have no votes. Augment with labels in the challenge's format (37 vote "
-                "columns), or train with --objective classes."
+                "--objective votes: the views have classes, but no votes. Augment with labels in the challenge's "
+                "format (37 vote columns), or train with --objective classes."
             )
         return VotesObjective()
     if settings.best_by == "rmse":
         raise UserError("--best-by rmse: votes are learned with --objective votes only.")
+    galaxies = data["galaxies_by_class"]["train"]
     if sum(count > 0 for count in galaxies.values()) < 2:
-        raise UserError("All training galaxies are of one class; there is nothing to tell apart. Check the labels.")
+        raise UserError("All training galaxies are of one class: there is nothing to tell apart. Check the labels.")
     weights = class_weights({name: galaxies.get(name, 0) for name in data["classes"]}, settings.class_balance)
     return ClassesObjective(weights, settings.label_smoothing)
-
-
-def training_views(job: TrainJob, run: RunDirectory, data: dict[str, Any], shard: Shard) -> TrainingViews:
-    """A rank's shard of the training split."""
-    split = _split(job, run, data, "train")
-    return TrainingViews(split, job.train.batch_size, shard, job.seed)
 
 
 def _split(job: TrainJob, run: RunDirectory, data: dict[str, Any], name: str) -> Split:
@@ -141,14 +153,13 @@ def starting_point(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> di
     found = checkpoints.newest() if job.resume else None
     if found is None or found["finished"]:
         return None
-    wanted = _identity(job, data)
-    differing = sorted(name for name in wanted if found["identity"].get(name) != wanted[name])
-    if differing:
-        name = differing[0]
-        raise UserError(
-            f"{checkpoints.directory}: the training that was stopped had {name} {found['identity'].get(name)}, not "
-            f"{wanted[name]}. Go on with the same settings, or start over with --no-resume."
-        )
+    before, now = found["identity"], _identity(job, data)
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise UserError(
+                f"{checkpoints.directory}: the training that was stopped there had {name} {before.get(name)}, not "
+                f"{value}. Go on with the same settings, or start over with --no-resume."
+            )
     return found
 
 
@@ -159,7 +170,7 @@ def _identity(job: TrainJob, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _device() -> torch.device:
-    """This rank's GPU, where there is one and Horovod was built for it: Spark's choice in its executors."""
+    """This rank's GPU, where there is one and Horovod was built for it: in Spark's executors the one Spark gave it."""
     if not (hvd.cuda_built() and torch.cuda.is_available()):
         return torch.device("cpu")
     from horovod.spark.task import get_available_devices
@@ -169,86 +180,45 @@ def _device() -> torch.device:
 
 
 class Trainer:
-    """The state of one training on one rank."""
+    """One training on one rank: epochs, validation, checkpoints."""
 
     def __init__(self, job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
+        """Get ready for the first step, or for the one after the newest checkpoint.
+
+        Raises:
+            UserError: The views, the weights or the checkpoints cannot be had.
+        """
         self.job, self.run, self.data = job, run, data
         self.settings: TrainSettings = job.train
         self.classes: tuple[str, ...] = tuple(data["classes"])
-        self.objective = make_objective(self.settings, data)
         self.shard = Shard(hvd.rank(), hvd.size())
-        self.views = training_views(job, run, data, self.shard)
+        self.views = TrainingViews(_split(job, run, data, "train"), self.settings.batch_size, self.shard, job.seed)
+        self.learner = Learner(self.settings, make_objective(self.settings, data), job.seed, _device())
         self.plan = Plan(self.views.num_batches, self.views.num_batches * self.settings.epochs)
-        self.device = _device()
-
-        torch.manual_seed(job.seed)
-        # Inputs are channels-last, weights are not: as fast, and Horovod takes contiguous tensors only.
-        network = build_network(self.settings.network, self.objective.num_outputs, self.settings.weights)
-        self.network = network.to(self.device)
-        self.optimizer = self._optimizer()
-        self.average = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
-
+        self.plan_fits = not self.settings.max_minutes
         self.step = 0
         self.epoch_loss, self.epoch_views = 0.0, 0
         self.history: list[dict[str, Any]] = []
         self.best_state: dict[str, Tensor] = {}
-        self.plan_fits = not self.settings.max_minutes
-        self.steps_here, self.views_here, self.training_s = 0, 0, 0.0
+        self.steps_here, self.views_here, self.training_s, self.slow_s = (
+            0,
+            0,
+            0.0,
+            0.0,
+        )  # since this process has started
         self.checkpoints = Checkpoints(run.path("checkpoints"), self.settings.keep_checkpoints)
         self.checkpoint_at = time.monotonic()
-        self._resume()
-        self.tensorboard = self._tensorboard()
         self.stop_asked = False
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._ask_to_stop)
-
-    # The parts of it
-
-    def _optimizer(self) -> Any:
-        """AdamW, its weights in four groups: new or pretrained, with weight decay or, as vectors are, without."""
-        heads = {id(weight) for weight in heads_of(self.settings.network, self.network)}
-        pretrained = self.settings.weights != "none"
-        peak = self.settings.learning_rate * math.sqrt(hvd.size())
-        groups = []
-        for new in (True, False):
-            for matrix in (True, False):
-                weights = [
-                    w for w in self.network.parameters() if ((id(w) in heads) == new) and ((w.ndim > 1) == matrix)
-                ]
-                groups.append(
-                    {
-                        "params": weights,
-                        "new": new,
-                        "peak": peak if new or not pretrained else peak * self.settings.pretrained_rate,
-                        "weight_decay": self.settings.weight_decay if matrix else 0.0,
-                    }
-                )
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=peak, fused=True)
-        return hvd.DistributedOptimizer(optimizer, named_parameters=self.network.named_parameters())
-
-    @torch.no_grad()
-    def _average(self, averaged: Any, current: Any, num_averaged: Any) -> None:
-        """Exponential moving average that forgets the random start faster than its decay would, in place."""
-        steps = int(num_averaged)
-        decay = min(self.settings.ema_decay, (1 + steps) / (10 + steps))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, 1 - decay)
-        else:
-            torch._foreach_copy_(averaged, current)
-
-    def _tensorboard(self) -> SummaryWriter | None:
-        if hvd.rank() != 0:
-            return None
-        return SummaryWriter(str(self.run.path("tensorboard")), purge_step=self.step + 1)
-
-    def _ask_to_stop(self, number: int, frame: Any) -> None:
-        self.stop_asked = True
-
-    # The loop
+        self._resume()
+        self.tensorboard: SummaryWriter | None = None
+        if hvd.rank() == 0:
+            self.tensorboard = SummaryWriter(str(run.path("tensorboard")), purge_step=self.step + 1)
 
     def run_epochs(self) -> None:
         """Every epoch: all its steps, then validation, a row of history, and the best weights kept."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._ask_to_stop)
         bar = tqdm(desc="train", unit="step", disable=hvd.rank() != 0, mininterval=1.0, initial=self.step)
         with bar:
             while self.step < self.plan.total_steps and not self._has_stopped_getting_better():
@@ -260,125 +230,89 @@ class Trainer:
 
     def _run_epoch(self, epoch: int, first: int, bar: tqdm) -> None:
         """The steps of one epoch from number ``first`` on."""
-        self._freeze(epoch <= self.settings.freeze)
+        self.learner.freeze(epoch <= self.settings.freeze)
         start = time.perf_counter()
         with closing(self.views.epoch(epoch, first)) as batches:
             for number, batch in enumerate(batches, first):
-                if self.step == self.plan.total_steps:
-                    break
-                self._train_step(batch, sum(self.views.batch_sizes(number)))
-                self.training_s += time.perf_counter() - start
+                views_of_all = sum(self.views.batch_sizes(number))
+                rate = self.plan.learning_rate_factor(self.step)
+                try:
+                    step = self.learner.step(batch, views_of_all, self.step, rate, self.stop_asked)
+                except NotFiniteError as error:
+                    raise self._given_up(error) from None
+                self._count(step.loss, views_of_all, time.perf_counter() - start)
                 start = time.perf_counter()
-                self._fit_plan_into_time()
-                self._show(epoch, bar)
-                if hvd.rank() == 0 and time.monotonic() - self.checkpoint_at > 60 * self.settings.checkpoint_minutes:
-                    self.write_checkpoint()
+                self._show(epoch, rate, bar)
+                self._after_step(step.stop)
+                if self.step >= self.plan.total_steps:
+                    break
 
-    def _train_step(self, batch: Batch, views_of_all: int) -> None:
-        """One step of all ranks together: the gradient is that of the mean loss over all their views."""
-        torch.manual_seed(_seed_of(self.job.seed, self.step, hvd.rank()))
-        share = len(batch.images) * hvd.size() / views_of_all
-        images, classes, votes = (self._to_device(array) for array in (batch.images, batch.classes, batch.votes))
-        architecture = ARCHITECTURES[self.settings.network]
-        inputs = to_input(images, architecture.pixel_mean, architecture.pixel_std)
-        self._set_rates()
-        self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            output = self.network(inputs)
-        heads = outputs_of_heads(output)
-        losses = [weight * self.objective.loss(logits, classes, votes) for logits, weight in heads]
-        loss = share * torch.stack(losses).sum()
-        told = hvd.allreduce_async(torch.tensor([float(loss.detach()), float(self.stop_asked)]), name="told")
-        loss.backward()
-        self.optimizer.synchronize()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm or math.inf)
-        mean_loss, stop = hvd.synchronize(told).tolist()
-        if not math.isfinite(mean_loss + float(norm)):
-            self._give_up(float(loss.detach()))
-        with self.optimizer.skip_synchronize():
-            self.optimizer.step()
-        if hvd.rank() == 0:  # the others are given it for validation
-            self.average.update_parameters(self.network)
+    def _count(self, loss: float, views: int, seconds: float) -> None:
         self.step += 1
+        self.epoch_loss += loss * views
+        self.epoch_views += views
         self.steps_here += 1
-        self.epoch_loss += mean_loss * views_of_all
-        self.epoch_views += views_of_all
-        self.views_here += views_of_all
+        self.views_here += views
+        self.training_s += seconds
+
+    def _after_step(self, stop: bool) -> None:
         if stop:
-            self._stop()
-
-    def _to_device(self, array: Any) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
-
-    def _set_rates(self) -> None:
-        factor = self.plan.learning_rate_factor(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor if group["new"] or not self.frozen else 0.0
-
-    def _freeze(self, frozen: bool) -> None:
-        """Let the last layers alone learn, or all: what is frozen gets no gradient, no decay and no new statistics."""
-        self.frozen = frozen
-        self.network.train()
-        heads = {id(weight) for weight in heads_of(self.settings.network, self.network)}
-        for module in self.network.modules():
-            own = list(module.parameters(recurse=False))
-            for weight in own:
-                weight.requires_grad_(not frozen or id(weight) in heads)
-            if frozen and own and not any(weight.requires_grad for weight in own):
-                module.eval()
+            raise self._stopped()
+        if self.steps_here == _SLOW_STEPS:
+            self.slow_s = self.training_s
+        if not self.plan_fits and self.steps_here == _SLOW_STEPS + _TIMED_STEPS:
+            self._fit_plan_into_time()
+        if hvd.rank() == 0 and time.monotonic() - self.checkpoint_at > 60 * self.settings.checkpoint_minutes:
+            self.write_checkpoint()
 
     def _fit_plan_into_time(self) -> None:
         """All ranks take the plan that rank 0 makes by its clock, so that they make the same number of steps."""
-        if self.plan_fits or self.steps_here < _TIMED_STEPS:
-            return
         seconds_left = 60 * self.settings.max_minutes - self.training_s
-        self.plan.fit_into(seconds_left, self.training_s / self.steps_here, self.step)
+        self.plan.fit_into(seconds_left, (self.training_s - self.slow_s) / _TIMED_STEPS, self.step)
         self.plan.total_steps = hvd.broadcast_object(self.plan.total_steps, root_rank=0)
         self.plan_fits = True
 
-    def _show(self, epoch: int, bar: tqdm) -> None:
+    def _show(self, epoch: int, rate: float, bar: tqdm) -> None:
         loss = self.epoch_loss / self.epoch_views
         bar.total = self.plan.total_steps
-        bar.set_postfix_str(
-            f"epoch {epoch}/{self.plan.epochs}, loss {loss:.3f}, {self.views_per_s():.0f} views/s", False
-        )
+        state = f"epoch {epoch}/{self.plan.epochs}, loss {loss:.3f}, {self.views_per_s():.0f} views/s"
+        bar.set_postfix_str(state, refresh=False)
         bar.update()
         if self.tensorboard:
             self.tensorboard.add_scalar("train/loss", loss, self.step)
-            self.tensorboard.add_scalar("train/learning_rate", self.optimizer.param_groups[0]["lr"], self.step)
-
-    # The end of an epoch
+            self.tensorboard.add_scalar("train/learning_rate_share", rate, self.step)
 
     def _end_epoch(self, epoch: int) -> None:
         validation = self.validate()
-        row = {
-            "epoch": epoch,
-            "step": self.step,
-            "train_loss": self.epoch_loss / self.epoch_views,
-            **asdict(validation),
-        }
+        train_loss = self.epoch_loss / self.epoch_views
+        row = {"epoch": epoch, "step": self.step, "train_loss": train_loss, **asdict(validation)}
         best = not self.history or self._is_better(row, self._best())
         self.history.append(row | {"best": best})
         self.epoch_loss, self.epoch_views = 0.0, 0
-        if best and hvd.rank() == 0:
-            self.best_state = {name: value.cpu().clone() for name, value in self.judged.state_dict().items()}
-        if self.tensorboard:
-            self.write_checkpoint()
-            self._log(row)
+        if not self.tensorboard:
+            return
+        if best:
+            state = self.learner.judged.state_dict()
+            self.best_state = {name: value.detach().cpu().clone() for name, value in state.items()}
+        self.write_checkpoint()
+        _show_validation(row, self.tensorboard)
 
-    def _log(self, row: dict[str, Any]) -> None:
-        assert self.tensorboard
-        scalars = {name: row[name] for name in ("loss", "accuracy", "macro_f1", "rmse") if row[name] is not None}
-        scalars |= {f"recall_{name}": value for name, value in row["recall"].items() if value is not None}
-        for name, value in scalars.items():
-            self.tensorboard.add_scalar(f"validation/{name}", value, self.step)
-        self.tensorboard.flush()
-        rmse = "" if row["rmse"] is None else f", RMSE of votes {row['rmse']:.4f}"
-        tqdm.write(
-            f"epoch {row['epoch']}: training loss {row['train_loss']:.3f}; validation loss {row['loss']:.3f}, accuracy "
-            f"{row['accuracy']:.3f}, macro-F1 {row['macro_f1']:.3f}{rmse} of {row['num_galaxies']:,} galaxies"
+    def validate(self) -> Validation:
+        """Every galaxy of the validation split once, whatever the number of ranks.
+
+        All ranks take rank 0's weights: the average is up to date there only, and each rank has its own running means
+        of batch normalisation.
+        """
+        learner = self.learner
+        hvd.broadcast_parameters(learner.judged.state_dict(), root_rank=0)
+        batches = evaluation_batches(
+            _split(self.job, self.run, self.data, "validation"), self.settings.batch_size, self.shard
         )
+        sums = sums_of(
+            learner.judged, learner.architecture, learner.objective, batches, len(self.classes), learner.device
+        )
+        sums.values = hvd.allreduce(sums.values, op=hvd.Sum, name="validation")
+        return sums.validation(self.classes)
 
     def _best(self) -> dict[str, Any]:
         return [row for row in self.history if row["best"]][-1]
@@ -391,25 +325,7 @@ class Trainer:
     def _has_stopped_getting_better(self) -> bool:
         if not (self.settings.patience and self.history):
             return False
-        return len(self.history) - self._best()["epoch"] >= self.settings.patience
-
-    @property
-    def judged(self) -> torch.nn.Module:
-        """The network that is judged and kept: the average, where there is one."""
-        return self.average.module if self.settings.ema_decay else self.network
-
-    def validate(self) -> Validation:
-        """Every galaxy of the validation split once, whatever the number of ranks.
-
-        The weights are equal on all ranks, but each has its own running means of batch normalisation: all ranks take
-        those of rank 0, whose network is saved.
-        """
-        hvd.broadcast_parameters(self.judged.state_dict(), root_rank=0)
-        split = _split(self.job, self.run, self.data, "validation")
-        batches = evaluation_batches(split, self.settings.batch_size, self.shard)
-        sums = sums_of(self.settings.network, self.judged, self.objective, batches, len(self.classes), self.device)
-        sums.values = hvd.allreduce(sums.values, op=hvd.Sum, name="validation")
-        return sums.validation(self.classes)
+        return self.history[-1]["epoch"] - int(self._best()["epoch"]) >= self.settings.patience
 
     # Stopping and going on
 
@@ -420,57 +336,50 @@ class Trainer:
             "identity": _identity(self.job, self.data),
             "step": self.step,
             "steps_per_epoch": self.plan.steps_per_epoch,
-            "total_steps": self.plan.total_steps if self.settings.max_minutes else None,
+            "fitted_steps": self.plan.total_steps if self.settings.max_minutes and self.plan_fits else None,
             "epoch_loss": self.epoch_loss,
             "epoch_views": self.epoch_views,
             "history": self.history,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "learner": self.learner.state_dict(),
             "best_state": self.best_state,
         }
         self.checkpoints.write(self.step, content)
         self.checkpoint_at = time.monotonic()
 
     def _resume(self) -> None:
-        """Take the state of the newest checkpoint on all ranks, or rank 0's weights where there is none."""
+        """All ranks take the state of the checkpoint that rank 0 finds, if it finds one."""
         found = starting_point(self.job, self.run, self.data) if hvd.rank() == 0 else None
         found = hvd.broadcast_object(found, root_rank=0)
         if found is None:
             if hvd.rank() == 0:
                 self.checkpoints.clear()
-            hvd.broadcast_parameters(self.network.state_dict(), root_rank=0)
             return
-        self.network.load_state_dict(found["network"])
-        self.average.load_state_dict(found["average"])
-        self.optimizer.load_state_dict(found["optimizer"])
+        self.learner.load_state_dict(found["learner"])
         self.history, self.best_state = found["history"], found["best_state"]
-        # With other ranks an epoch has other steps: go on at the same share of it.
+        self.epoch_loss, self.epoch_views = found["epoch_loss"], found["epoch_views"]
+        # With another number of ranks an epoch has other steps: go on at the same share of it.
         scale = self.plan.steps_per_epoch / found["steps_per_epoch"]
         self.step = round(found["step"] * scale)
-        self.epoch_loss, self.epoch_views = found["epoch_loss"], found["epoch_views"]
-        if found["total_steps"] and self.settings.max_minutes:
-            self.plan.total_steps, self.plan_fits = round(found["total_steps"] * scale), True
+        if found["fitted_steps"] and self.settings.max_minutes:
+            self.plan.total_steps, self.plan_fits = round(found["fitted_steps"] * scale), True
         if hvd.rank() == 0:
-            tqdm.write(f"Going on from step {self.step:,} of {self.plan.total_steps:,}.")
+            tqdm.write(f"Going on after step {self.step:,} of {self.plan.total_steps:,}.")
 
-    def _stop(self) -> None:
+    def _ask_to_stop(self, number: int, frame: Any) -> None:
+        self.stop_asked = True
+
+    def _stopped(self) -> BaseException:
         """All ranks stop after the same step."""
         if hvd.rank() == 0:
             self.write_checkpoint()
         hvd.barrier()
-        raise _on_rank_0(
-            f"Stopped at step {self.step:,} of {self.plan.total_steps:,}, as asked. Run it again to go on.", STOPPED
-        )
+        where = f"step {self.step:,} of {self.plan.total_steps:,}"
+        return _on_rank_0(f"Stopped after {where}, as asked. Run it again to go on.", STOPPED)
 
-    def _give_up(self, loss: float) -> None:
-        """All ranks stop before a step whose loss or gradient is no finite number."""
-        losses = hvd.allgather_object(loss)
-        broken = [rank for rank, value in enumerate(losses) if not math.isfinite(value)]
-        what = f"the loss of rank {broken[0]} is {losses[broken[0]]}" if broken else "the gradient is not finite"
-        raise _on_rank_0(
-            f"Step {self.step + 1:,}: {what}. Stopped before it; the last checkpoint is kept. "
-            "A lower --learning-rate or --max-gradient-norm may help; start over with --no-resume.",
+    def _given_up(self, error: NotFiniteError) -> BaseException:
+        return _on_rank_0(
+            f"Step {self.step + 1:,}: {error}. Stopped before it; the last checkpoint is kept. Start over, with a "
+            "lower --learning-rate or --max-gradient-norm and --no-resume.",
             1,
         )
 
@@ -482,6 +391,7 @@ class Trainer:
 
     def card(self) -> ModelCard:
         """The card of the best epoch's weights."""
+        architecture = ARCHITECTURES[self.settings.network]
         return ModelCard(
             classes=self.classes,
             recipe=TypeAdapter(ViewRecipe).validate_python(self.data["recipe"]),
@@ -498,13 +408,22 @@ class Trainer:
             versions=versions(),
             network=self.settings.network,
             objective=self.settings.objective,
-            pixel_mean=ARCHITECTURES[self.settings.network].pixel_mean,
-            pixel_std=ARCHITECTURES[self.settings.network].pixel_std,
+            pixel_mean=architecture.pixel_mean,
+            pixel_std=architecture.pixel_std,
         )
 
 
-def _seed_of(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+def _show_validation(row: dict[str, Any], tensorboard: SummaryWriter) -> None:
+    scalars = {name: row[name] for name in HIGHER_IS_BETTER if row[name] is not None}
+    scalars |= {f"recall_{name}": value for name, value in row["recall"].items() if value is not None}
+    for name, value in scalars.items():
+        tensorboard.add_scalar(f"validation/{name}", value, row["step"])
+    tensorboard.flush()
+    rmse = "" if row["rmse"] is None else f", RMSE of votes {row['rmse']:.4f}"
+    tqdm.write(
+        f"epoch {row['epoch']}: training loss {row['train_loss']:.3f}; validation loss {row['loss']:.3f}, accuracy "
+        f"{row['accuracy']:.3f}, macro-F1 {row['macro_f1']:.3f}{rmse}, of {row['num_galaxies']:,} galaxies"
+    )
 
 
 def _on_rank_0(message: str, status: int) -> BaseException:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from galaxyspark.dataset.read import Batch
-from galaxyspark.network.networks import ARCHITECTURES, to_input
+from galaxyspark.network.networks import Architecture, to_input
 from galaxyspark.network.objectives import Objective
 
 HIGHER_IS_BETTER = {"accuracy": True, "macro_f1": True, "loss": False, "rmse": False}
@@ -83,8 +83,8 @@ class Sums:
 
 @torch.no_grad()
 def sums_of(
-    name: str,
     network: nn.Module,
+    architecture: Architecture,
     objective: Objective,
     batches: Iterable[Batch],
     num_classes: int,
@@ -93,7 +93,6 @@ def sums_of(
     """Sums over the batches of one rank; the network is put into evaluation mode."""
     network.eval()
     sums = Sums(num_classes)
-    architecture = ARCHITECTURES[name]
     for batch in batches:
         inputs = to_input(torch.from_numpy(batch.images).to(device), architecture.pixel_mean, architecture.pixel_std)
         with torch.autocast(device.type, dtype=torch.bfloat16):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from galaxyspark.dataset.read import Shard, evaluation_batches, training_batches
+from galaxyspark.dataset.read import Batch, Shard, Split, TrainingViews, evaluation_batches
 from galaxyspark.errors import UserError
+from galaxyspark.galaxyzoo.tree import VOTE_COLUMNS
 
 CLASSES = ("smooth", "featured", "artifact")
 
@@ -33,12 +36,20 @@ def expected_views(pdf: pd.DataFrame) -> Counter:
     return Counter(zip(map(checksum, decoded), map(CLASSES.index, pdf["label"]), strict=True))
 
 
+def split_of(run: Path, name: str, **settings: Any) -> Split:
+    return Split(run / "views", name, CLASSES, **settings)
+
+
+def checksums(batches: Generator[Batch, None, None]) -> list[list[int]]:
+    with closing(batches):
+        return [[checksum(image) for image in batch.images] for batch in batches]
+
+
 @pytest.mark.parametrize("num_shards", [1, 2, 3, 50])
 def test_validation_counts_every_galaxy_once_whatever_the_shards(augmented_run: Path, num_shards: int) -> None:
     found: Counter = Counter()
     for rank in range(num_shards):
-        batches = evaluation_batches(augmented_run / "views", "validation", CLASSES, 4, Shard(rank, num_shards))
-        for batch in batches:
+        for batch in evaluation_batches(split_of(augmented_run, "validation"), 4, Shard(rank, num_shards)):
             assert batch.images.dtype == np.uint8
             assert batch.images.shape[1:] == (48, 48, 3)
             assert len(batch.images) <= 4
@@ -47,16 +58,20 @@ def test_validation_counts_every_galaxy_once_whatever_the_shards(augmented_run: 
     assert found == expected_views(validation_pdf[validation_pdf["view"] == 0])
 
 
-def test_shards_of_the_training_split_are_disjoint_and_complete(augmented_run: Path) -> None:
-    """Without a buffer as many batches of one view as a shard has rows are one pass: every view of it, once."""
-    files = sorted((augmented_run / "views" / "split=train").glob("*.parquet"))
-    num_rows = [pq.read_metadata(file).num_rows for file in files]  # these files have one row group each
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_an_epoch_has_every_view_once_whatever_the_shards(augmented_run: Path, num_shards: int) -> None:
     seen: Counter = Counter()
-    for rank in range(2):
-        batches = training_batches(augmented_run / "views", CLASSES, 1, Shard(rank, 2), seed=1, buffer_views=0)
-        with closing(batches):
-            for batch in itertools.islice(batches, sum(num_rows[rank::2])):
-                seen[checksum(batch.images[0]), int(batch.classes[0])] += 1
+    num_batches = set()
+    for rank in range(num_shards):
+        views = TrainingViews(split_of(augmented_run, "train"), 16, Shard(rank, num_shards), seed=1, buffer_views=100)
+        with closing(views.epoch(3)) as batches:
+            for number, batch in enumerate(batches):
+                assert len(batch.images) == views.batch_sizes(number)[rank] <= 16
+                seen.update(zip(map(checksum, batch.images), batch.classes.tolist(), strict=True))
+        num_batches.add(number + 1)
+        sizes = [views.batch_sizes(number)[rank] for number in range(views.num_batches)]
+        assert max(sizes) - min(sizes) <= 1
+    assert num_batches == {views.num_batches}
     assert seen == expected_views(split_pdf(augmented_run, "train"))
 
 
@@ -64,28 +79,60 @@ def test_a_pass_is_never_cut_short(augmented_run: Path) -> None:
     """As it was, now and then, with petastorm's own end of an epoch."""
     expected = len(split_pdf(augmented_run, "test").query("view == 0"))
     for _ in range(30):
-        batches = evaluation_batches(augmented_run / "views", "test", CLASSES, 100, Shard())
+        batches = evaluation_batches(split_of(augmented_run, "test"), 100, Shard())
         assert sum(len(batch.images) for batch in batches) == expected
 
 
-def test_training_order_is_shuffled_by_the_seed_alone(augmented_run: Path) -> None:
-    def first_views(seed: int) -> list[int]:
-        with closing(training_batches(augmented_run / "views", CLASSES, 16, Shard(), seed, 300)) as batches:
-            return [checksum(image) for batch in itertools.islice(batches, 6) for image in batch.images]
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_order_depends_on_seed_and_epoch_alone(augmented_run: Path, threads: int) -> None:
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        split = split_of(augmented_run, "train", decoding_threads=threads)
+        return checksums(TrainingViews(split, 16, Shard(), seed, buffer_views=300).epoch(epoch))
 
-    assert first_views(seed=1) == first_views(seed=1)
-    assert first_views(seed=1) != first_views(seed=2)
+    two_threads = checksums(TrainingViews(split_of(augmented_run, "train"), 16, Shard(), 1, 300).epoch(1))
+    assert order(1, 1) == two_threads
+    assert order(1, 2) != two_threads
+    assert order(2, 1) != two_threads
+
+
+@given(first=st.integers(0, 36))
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_epoch_goes_on_where_it_was_left(augmented_run: Path, first: int) -> None:
+    views = TrainingViews(split_of(augmented_run, "train"), 16, Shard(1, 2), 1, buffer_views=60)
+    whole = checksums(views.epoch(2))
+    assert checksums(views.epoch(2, min(first, len(whole)))) == whole[first:]
+
+
+def test_votes_are_those_of_their_galaxy(augmented_run: Path) -> None:
+    columns = [name.replace(".", "_") for name in VOTE_COLUMNS]
+    pdf = pd.read_parquet(augmented_run / "views" / "split=validation", columns=["view", "image", *columns])
+    decoded = (cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for jpeg in pdf["image"])
+    votes_of = dict(zip(map(checksum, decoded), pdf[columns].to_numpy(np.float32), strict=True))
+    for batch in evaluation_batches(split_of(augmented_run, "validation", with_votes=True), 5, Shard()):
+        assert batch.votes.shape == (len(batch.images), 37)
+        for image, votes in zip(batch.images, batch.votes, strict=True):
+            np.testing.assert_array_equal(votes, votes_of[checksum(image)])
 
 
 def test_a_batch_mixes_galaxies(augmented_run: Path) -> None:
     train_pdf = split_pdf(augmented_run, "train")
     decoded = (cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for jpeg in train_pdf["image"])
     galaxy_of = dict(zip(map(checksum, decoded), train_pdf["galaxy_id"], strict=True))
-    with closing(training_batches(augmented_run / "views", CLASSES, 32, Shard(), 1, buffer_views=400)) as batches:
-        galaxies = {galaxy_of[checksum(image)] for image in next(batches).images}
-    assert len(galaxies) > 12
+    first = checksums(TrainingViews(split_of(augmented_run, "train"), 32, Shard(), 1, buffer_views=400).epoch(1))[0]
+    assert len({galaxy_of[image] for image in first}) > 12
 
 
 def test_more_ranks_than_row_groups_are_refused_in_training(augmented_run: Path) -> None:
     with pytest.raises(UserError, match="row groups, fewer than the 50 ranks. Train with fewer ranks"):
-        next(training_batches(augmented_run / "views", CLASSES, 4, Shard(3, 50), seed=1))
+        TrainingViews(split_of(augmented_run, "train"), 4, Shard(3, 50), seed=1)
+
+
+def test_shards_too_unequal_to_work_together_are_refused(augmented_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Split, "row_groups", lambda _: [900, 3])
+    with pytest.raises(UserError, match="of 2 ranks one would have 3 training views and another 900, too unequal"):
+        TrainingViews(split_of(augmented_run, "train"), 4, Shard(0, 2), seed=1)
+
+
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the training split is empty"):
+        TrainingViews(Split(tmp_path, "train", CLASSES), 4, Shard(), seed=1)

@@ -22,6 +22,10 @@ CARD = ModelCard(
     ),
     training={},
     versions={},
+    network="googlenet",
+    objective="classes",
+    pixel_mean=(127.5, 127.5, 127.5),
+    pixel_std=(127.5, 127.5, 127.5),
 )
 
 

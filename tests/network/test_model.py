@@ -25,6 +25,10 @@ CARD = ModelCard(
     ),
     training={"chosen": {"epoch": 3, "accuracy": 0.875}, "settings": {"weights": "none"}},
     versions={"torch": "2.1"},
+    network="googlenet",
+    objective="classes",
+    pixel_mean=(127.5, 127.5, 127.5),
+    pixel_std=(127.5, 127.5, 127.5),
 )
 
 
@@ -47,8 +51,8 @@ def test_the_card_tells_another_program_what_an_input_is(tmp_path: Path) -> None
     card = json.loads((tmp_path / "model" / "card.json").read_text())
     assert card["classes"] == ["smooth", "featured", "artifact"]
     assert (card["network"], card["colour_order"], card["recipe"]["size_px"]) == ("googlenet", "RGB", 96)
-    assert (0 - card["pixel_mean"]) / card["pixel_std"] == -1
-    assert (255 - card["pixel_mean"]) / card["pixel_std"] == 1
+    assert [(0 - mean) / std for mean, std in zip(card["pixel_mean"], card["pixel_std"], strict=True)] == [-1] * 3
+    assert [(255 - mean) / std for mean, std in zip(card["pixel_mean"], card["pixel_std"], strict=True)] == [1] * 3
 
 
 def test_a_published_model_is_not_overwritten(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""GoogLeNet as built here against torchvision's own, and every way in which weights cannot be had."""
+"""The networks as built here against torchvision's own, and every way in which weights cannot be had."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision import transforms
-from torchvision.models import GoogLeNet, GoogLeNet_Weights
+from torchvision.models import GoogLeNet, GoogLeNet_Weights, get_model_weights
 
 from galaxyspark.errors import UserError
-from galaxyspark.network.googlenet import NUM_FEATURES, FeatureNetwork, build_network, to_input
+from galaxyspark.network.networks import (
+    ARCHITECTURES,
+    FeatureNetwork,
+    build_network,
+    heads_of,
+    outputs_of_heads,
+    to_input,
+)
 
 HEADS = {"fc", "aux1.fc2", "aux2.fc2"}
 
@@ -49,6 +56,10 @@ def file(original: GoogLeNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def as_input(pixels: Tensor) -> Tensor:
+    return to_input(pixels, ARCHITECTURES["googlenet"].pixel_mean, ARCHITECTURES["googlenet"].pixel_std)
+
+
 def is_head(name: str) -> bool:
     return name.rpartition(".")[0] in HEADS
 
@@ -62,30 +73,30 @@ def test_logits_are_those_of_torchvision_on_imagenets_own_preset(original: GoogL
 
     network = copy.deepcopy(original)
     network.transform_input = False
-    features, logits = FeatureNetwork(network)(to_input(pixels))
+    features, logits = FeatureNetwork("googlenet", network)(as_input(pixels))
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-    assert features.shape == (3, 1024) == (3, NUM_FEATURES)
+    assert features.shape == (3, 1024)
     torch.testing.assert_close(features @ original.fc.weight.T + original.fc.bias, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_input_is_what_torchvisions_transforms_make(pixels: Tensor) -> None:
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
-    inputs = to_input(pixels)
+    inputs = as_input(pixels)
     torch.testing.assert_close(inputs, torch.stack([transform(image.numpy()) for image in pixels]))
     assert inputs.is_contiguous(memory_format=torch.channels_last)
     every_value = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(-1, -1, -1, 3)
-    assert (to_input(every_value).min(), to_input(every_value).max()) == (-1, 1)
+    assert (as_input(every_value).min(), as_input(every_value).max()) == (-1, 1)
 
 
 @torch.no_grad()
 def test_from_scratch_there_are_two_auxiliary_heads() -> None:
     with torch.device("meta"):  # shapes alone
-        output = build_network(7, "none").train()(torch.zeros(2, 3, 64, 64))
+        output = build_network("googlenet", 7, "none").train()(torch.zeros(2, 3, 64, 64))
     assert [head.shape for head in output] == [(2, 7)] * 3
 
 
 def test_a_file_of_as_many_classes_is_taken_whole(original: GoogLeNet, file: Path) -> None:
-    state = build_network(3, str(file)).state_dict()
+    state = build_network("googlenet", 3, str(file)).state_dict()
     assert state.keys() == original.state_dict().keys()
     assert all(torch.equal(state[name], value) for name, value in original.state_dict().items())
 
@@ -100,7 +111,7 @@ def test_weights_of_other_classes_keep_all_but_the_last_layers(
         torch.save(original.state_dict(), cached)
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    state = build_network(5, str(file) if source == "file" else "imagenet").state_dict()
+    state = build_network("googlenet", 5, str(file) if source == "file" else "imagenet").state_dict()
     for name, value in original.state_dict().items():
         if is_head(name):
             assert (state[name].shape[0], value.shape[0]) == (5, 3)
@@ -116,8 +127,8 @@ def test_weights_of_other_classes_keep_all_but_the_last_layers(
         (None, "no such file"),
         (b"", "not a safetensors file"),
         (b"\x80\x04 a pickle, or a download that broke off", "not a safetensors file"),
-        ({"fc.weight": torch.zeros(3, 1024)}, "not weights of GoogLeNet"),
-        ({"conv1.conv.weight": torch.zeros(64, 1, 7, 7)}, "not weights of GoogLeNet"),
+        ({"fc.weight": torch.zeros(3, 1024)}, "not weights of googlenet"),
+        ({"conv1.conv.weight": torch.zeros(64, 1, 7, 7)}, "not weights of googlenet"),
     ],
     ids=["missing", "empty", "other format", "other network", "other shape"],
 )
@@ -130,14 +141,14 @@ def test_a_file_that_cannot_be_used_is_named_with_what_to_do(
     elif content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError) as error, torch.device("meta"):
-        build_network(3, str(file))
+        build_network("googlenet", 3, str(file))
     assert str(error.value).startswith(f"--weights {file}: {complaint}")
     assert "--weights none" in str(error.value)
 
 
 def test_a_directory_is_no_file_of_weights(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--weights .*: no such file"), torch.device("meta"):
-        build_network(3, str(tmp_path))
+    with pytest.raises(UserError, match="--weights .*: no such file or trained run"), torch.device("meta"):
+        build_network("googlenet", 3, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -158,10 +169,53 @@ def test_without_network_imagenet_is_one_message_that_offers_none(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     with pytest.raises(UserError) as error, torch.device("meta"):
-        build_network(3, "imagenet")
+        build_network("googlenet", 3, "imagenet")
     message = str(error.value)
     assert message.startswith("--weights imagenet: ")
     assert str(failure) in message
     assert "--weights none" in message
     assert "\n" not in message
     assert error.value.__suppress_context__
+
+
+def test_the_directory_of_a_run_stands_for_its_model(original: GoogLeNet, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    save_file(original.state_dict(), tmp_path / "model" / "weights.safetensors")
+    state = build_network("googlenet", 3, str(tmp_path)).state_dict()
+    assert all(torch.equal(state[name], value) for name, value in original.state_dict().items())
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@torch.no_grad()
+def test_every_network_gives_logits_and_the_features_they_are_made_of(name: str, pixels: Tensor) -> None:
+    torch.manual_seed(1)
+    network = build_network(name, 5).eval()
+    inputs = to_input(pixels, ARCHITECTURES[name].pixel_mean, ARCHITECTURES[name].pixel_std)
+    expected = network(inputs)
+    last = network.get_submodule(ARCHITECTURES[name].last_layers[0])
+    features, logits = FeatureNetwork(name, network)(inputs)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(last(features), expected, rtol=1e-4, atol=1e-4)
+    assert features.shape[1] == {"efficientnet_v2_s": 1280, "resnet50": 2048, "googlenet": 1024}.get(
+        name, features.shape[1]
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "googlenet"])
+def test_the_normalisation_is_that_of_torchvisions_published_weights(name: str) -> None:
+    preset = get_model_weights(name).IMAGENET1K_V1.transforms()
+    assert ARCHITECTURES[name].pixel_mean == pytest.approx([255 * mean for mean in preset.mean])
+    assert ARCHITECTURES[name].pixel_std == pytest.approx([255 * std for std in preset.std])
+
+
+def test_auxiliary_heads_weigh_three_tenths_each() -> None:
+    with torch.device("meta"):
+        networks = {name: build_network(name, 3).train() for name in ("googlenet", "resnet18")}
+        weights = {name: [w for _, w in outputs_of_heads(n(torch.zeros(2, 3, 64, 64)))] for name, n in networks.items()}
+    assert weights == {"googlenet": [1.0, 0.3, 0.3], "resnet18": [1.0]}
+    new = {id(weight) for weight in heads_of("googlenet", networks["googlenet"])}
+    assert {key.split(".")[0] for key, w in networks["googlenet"].named_parameters() if id(w) in new} == {
+        "fc",
+        "aux1",
+        "aux2",
+    }

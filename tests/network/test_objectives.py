@@ -24,7 +24,7 @@ def test_votes_obey_the_tree_for_any_output(logits: np.ndarray) -> None:
 
 
 def test_equal_outputs_share_out_evenly_along_the_tree() -> None:
-    """By hand: a third answers 'featured', half of these 'not edge-on', half of these 'spiral', a sixth of these '2 arms'."""
+    """By hand: a third answers 'featured', half of these 'not edge-on', half of these 'spiral', ..."""
     votes = dict(zip(VOTE_COLUMNS, votes_of_logits(torch.zeros(37)).tolist(), strict=True))
     for column, share in {
         "Class1.2": 1 / 3,
@@ -64,7 +64,9 @@ def test_the_class_is_question_1s_answer_with_most_votes() -> None:
 
 def test_unweighted_and_unsmoothed_the_loss_is_cross_entropy() -> None:
     logits, classes = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
-    by_hand = -np.mean([np.log(np.exp(row[c]) / np.exp(row).sum()) for row, c in zip(logits.numpy(), classes, strict=True)])
+    by_hand = -np.mean(
+        [np.log(np.exp(row[c]) / np.exp(row).sum()) for row, c in zip(logits.numpy(), classes, strict=True)]
+    )
     loss = ClassesObjective([1.0, 1.0, 1.0]).loss(logits, classes, NO_VOTES)
     assert float(loss) == pytest.approx(by_hand, rel=1e-5)
 

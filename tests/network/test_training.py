@@ -1,16 +1,28 @@
-"""Training on two real Horovod ranks."""
+"""Training: what it publishes, how it goes on after it was stopped, and what it refuses."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import horovod.torch as hvd
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from galaxyspark.errors import UserError
+from galaxyspark.network.checkpoints import Checkpoints
 from galaxyspark.network.model import load_card
+from galaxyspark.network.training import STOPPED, Trainer, make_objective, start_horovod, train
+from galaxyspark.run_directory import RunDirectory
+from galaxyspark.settings import TrainJob, TrainSettings
+
+SMALL = TrainSettings(weights="none", network="resnet18", epochs=2, batch_size=64, ema_decay=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +42,182 @@ def test_validation_counts_the_whole_split_on_two_ranks(finished_run: Path, hist
 
 
 def test_ranks_make_the_same_number_of_steps(history: list[dict], manifests: dict) -> None:
-    """Shards are unequal; an epoch is all training views over what all ranks take in one step, rounded up."""
-    per_epoch = -(-manifests["augment"]["counts"]["views"]["train"] // (16 * 2))
-    assert [row["step"] for row in history] == [per_epoch, 2 * per_epoch]
+    """As many as the larger of the two shards has batches of 16."""
+    first, second = (row["step"] for row in history)
+    views = manifests["augment"]["counts"]["views"]["train"]
+    assert second == 2 * first
+    assert views / 32 <= first <= views / 16
     assert manifests["train"]["ranks"] == 2
 
 
-def test_the_published_model_is_the_best_epochs_checkpoint(finished_run: Path, history: list[dict]) -> None:
+def test_the_published_model_is_the_best_epochs(finished_run: Path, history: list[dict]) -> None:
     card = load_card(finished_run / "model")
-    best = max(row["accuracy"] for row in history)
-    assert card.training["chosen"]["accuracy"] == best
+    assert card.training["chosen"]["accuracy"] == max(row["accuracy"] for row in history)
     published = load_file(finished_run / "model" / "weights.safetensors")
-    checkpoint = load_file(finished_run / "checkpoints" / f"epoch-{card.training['chosen']['epoch']:03d}.safetensors")
-    assert published.keys() == checkpoint.keys()
-    assert all(torch.equal(published[name], checkpoint[name]) for name in published)
+    checkpoint = Checkpoints(finished_run / "checkpoints", keep=2).newest()
+    assert checkpoint is not None
+    assert checkpoint["finished"]
+    assert published.keys() == checkpoint["best_state"].keys()
+    assert all(torch.equal(published[name], checkpoint["best_state"][name]) for name in published)
 
 
 def test_the_card_says_what_the_weights_expect(finished_run: Path, manifests: dict) -> None:
     card = load_card(finished_run / "model")
     assert card.classes == tuple(manifests["augment"]["classes"])
-    assert (card.recipe.size_px, card.colour_order, card.network) == (48, "RGB", "googlenet")
+    assert (card.recipe.size_px, card.colour_order, card.network, card.objective) == (48, "RGB", "googlenet", "classes")
     assert card.training["augment"] == manifests["augment"]["id"]
+
+
+def test_curves_are_there_for_tensorboard(finished_run: Path, history: list[dict]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished_run / "tensorboard"))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("validation/accuracy")]
+    assert shown == [(row["step"], pytest.approx(row["accuracy"])) for row in history]
+
+
+# From here on one rank, in this process.
+
+
+@pytest.fixture
+def run(augmented_run: Path, tmp_path: Path) -> Iterator[Path]:
+    """A run with the views of another, and Horovod as one rank."""
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "augment.json").write_text((augmented_run / "manifests" / "augment.json").read_text())
+    (tmp_path / "views").symlink_to(augmented_run / "views")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    threads = torch.get_num_threads()
+    start_horovod()
+    assert hvd.size() == 1
+    yield tmp_path
+    torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def job_of(run: Path, **settings: Any) -> TrainJob:
+    return TrainJob(run=run, train=dataclasses.replace(SMALL, **settings))
+
+
+def trainer_of(job: TrainJob) -> Trainer:
+    return Trainer(job, RunDirectory(job.run), RunDirectory(job.run).manifest("augment"))
+
+
+def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.learner.network.state_dict().items()}
+
+
+def stop_before(trainer: Trainer, step: int) -> None:
+    """Let a training be asked to stop as it begins a step, which it then finishes."""
+    inner = trainer.learner.step
+
+    def stepping(*arguments: Any) -> Any:
+        trainer.stop_asked = trainer.step + 1 == step
+        return inner(*arguments[:-1], trainer.stop_asked)
+
+    trainer.learner.step = stepping  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("objective", "step"), [("classes", 3), ("votes", 13)])
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
+    objective: str, step: int, run: Path, tmp_path: Path
+) -> None:
+    job = job_of(run, objective=objective)
+    whole = trainer_of(job)
+    whole.run_epochs()
+    for file in whole.checkpoints.files():
+        file.unlink()
+
+    stopped = trainer_of(job)
+    stop_before(stopped, step)
+    with pytest.raises(UserError, match=f"Stopped after step {step} of {whole.step}, as asked. Run it again") as error:
+        stopped.run_epochs()
+    assert error.value.status == STOPPED
+
+    resumed = trainer_of(job)
+    assert resumed.step == step
+    resumed.run_epochs()
+    assert resumed.history == whole.history
+    for ours, theirs in ((weights_of(resumed), weights_of(whole)), (resumed.best_state, whole.best_state)):
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-7, msg=name)
+
+
+def test_a_finished_training_starts_anew(run: Path) -> None:
+    job = job_of(run, epochs=1)
+    assert train(job)
+    assert trainer_of(job).step == 0
+    assert not (run / "checkpoints").glob("step-*.pt") or trainer_of(job).step == 0
+
+
+def test_going_on_with_other_settings_is_refused(run: Path) -> None:
+    stopped = trainer_of(job_of(run))
+    stop_before(stopped, 2)
+    with pytest.raises(UserError):
+        stopped.run_epochs()
+    with pytest.raises(UserError, match=r"had batch_size 64, not 32. Go on with the same .*--no-resume"):
+        trainer_of(job_of(run, batch_size=32))
+    assert trainer_of(job_of(run, epochs=5)).step == 2
+    assert trainer_of(dataclasses.replace(job_of(run, batch_size=32), resume=False)).step == 0
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step(run: Path) -> None:
+    trainer = trainer_of(job_of(run, learning_rate=1e30, max_gradient_norm=0.0))
+    with pytest.raises(UserError, match=r"Step \d+: the loss of rank 0 is (nan|inf). Stopped before it") as error:
+        trainer.run_epochs()
+    assert error.value.status == 1
+    assert not trainer.checkpoints.files()
+
+
+def test_frozen_layers_stay_as_they_are(run: Path) -> None:
+    frozen = trainer_of(job_of(run, epochs=1, freeze=1))
+    before = weights_of(frozen)
+    frozen.run_epochs()
+    changed = {name for name, value in weights_of(frozen).items() if not torch.equal(value, before[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_training_ends_when_it_has_stopped_getting_better(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(job_of(run, epochs=9, patience=2, best_by="loss"))
+    losses = iter([3.0, 2.0, 2.5, 2.2, 1.0])
+    validate = trainer.validate
+    monkeypatch.setattr(trainer, "validate", lambda: dataclasses.replace(validate(), loss=next(losses)))
+    trainer.run_epochs()
+    assert [row["loss"] for row in trainer.history] == [3.0, 2.0, 2.5, 2.2]
+    assert [row["best"] for row in trainer.history] == [True, True, False, False]
+
+
+def test_both_objectives_stand_in_the_manifest_once_both_were_trained(run: Path) -> None:
+    train(job_of(run, epochs=1))
+    manifest = train(job_of(run, epochs=1, objective="votes", best_by="rmse"))
+    assert manifest is not None
+    assert list(manifest["objectives"]) == ["classes", "votes"]
+    assert manifest["objectives"]["votes"]["rmse"] < 0.5
+    assert manifest["objectives"]["classes"]["rmse"] is None
+    assert load_card(run / "model").objective == "votes"
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        ({"galaxies_by_class": {"train": {"smooth": 5, "featured": 0}}}, {}, "All training galaxies are of one class"),
+        ({"label_rule": None}, {"objective": "votes"}, "the views have classes, but no votes"),
+        ({}, {"best_by": "rmse"}, "--best-by rmse: votes are learned with --objective votes only"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused(
+    change: dict[str, Any], settings: dict[str, Any], message: str, augmented_run: Path
+) -> None:
+    data = RunDirectory(augmented_run).manifest("augment") | change
+    with pytest.raises(UserError, match=message):
+        make_objective(dataclasses.replace(SMALL, **settings), data)
+
+
+def test_an_empty_validation_split_is_refused_before_training(run: Path) -> None:
+    file = run / "manifests" / "augment.json"
+    data = json.loads(file.read_text())
+    data["galaxies_by_class"]["validation"] = {"smooth": 0, "featured": 0}
+    file.write_text(json.dumps(data))
+    with pytest.raises(UserError, match="no galaxy is in the validation split"):
+        train(dataclasses.replace(job_of(run), check=True, ranks=1))

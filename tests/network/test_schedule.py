@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galaxyspark.network.training import Plan
+from galaxyspark.network.schedule import Plan
 
 STEPS = st.integers(1, 3000)
 

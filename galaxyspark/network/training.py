@@ -349,7 +349,7 @@ class Trainer:
     def _resume(self) -> None:
         """All ranks take the state of the checkpoint that rank 0 finds, if it finds one."""
         found = starting_point(self.job, self.run, self.data) if hvd.rank() == 0 else None
-        found = hvd.broadcast_object(found, root_rank=0)
+        found = hvd.broadcast_object(found, root_rank=0, name="checkpoint")  # else named by its type
         if found is None:
             if hvd.rank() == 0:
                 self.checkpoints.clear()

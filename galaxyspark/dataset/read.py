@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -47,8 +49,7 @@ class Batch:
     votes: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class _EncodedView:
+class _EncodedView(NamedTuple):
     jpeg: bytes
     position: int
     votes: NDArray[np.float32]
@@ -126,7 +127,7 @@ class TrainingViews:
     def epoch(self, epoch: int, first: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch, from number ``first`` on; those before it are drawn too, but not decoded."""
 
-        def draw() -> Generator[Batch, None, None]:
+        def draw() -> Generator[list[_EncodedView], None, None]:
             random = np.random.default_rng((self.seed, epoch, self.shard.rank))
             # petastorm takes 0 for no seed
             order = 1 + int(random.integers(2**31))
@@ -140,10 +141,9 @@ class TrainingViews:
                     left -= size
                     views = _take_any(buffer, size, random)
                     if number >= first:
-                        yield _decode(views, threads)
+                        yield views
 
-        with ThreadPoolExecutor(self.split.decoding_threads) as threads:
-            yield from _one_ahead(draw())
+        yield from _decoded(draw(), self.split.decoding_threads)
 
 
 def evaluation_batches(split: Split, batch_size: int, shard: Shard) -> Generator[Batch, None, None]:
@@ -157,18 +157,17 @@ def evaluation_batches(split: Split, batch_size: int, shard: Shard) -> Generator
             return
         shard = Shard()
 
-    def once() -> Generator[Batch, None, None]:
+    def once() -> Generator[list[_EncodedView], None, None]:
         buffer: list[_EncodedView] = []
         with closing(_row_groups(split, shard, only_view=0)) as row_groups:
             for row_group in islice(row_groups, len(range(shard.rank, num_row_groups, shard.count))):
                 buffer.extend(row_group)
                 while len(buffer) >= batch_size:
-                    yield _decode([buffer.pop() for _ in range(batch_size)], threads)
+                    yield [buffer.pop() for _ in range(batch_size)]
         if buffer:
-            yield _decode(buffer, threads)
+            yield buffer
 
-    with ThreadPoolExecutor(split.decoding_threads) as threads:
-        yield from _one_ahead(once())
+    yield from _decoded(once(), split.decoding_threads)
 
 
 def _row_groups(
@@ -223,15 +222,18 @@ def _take_any(buffer: list[_EncodedView], count: int, random: np.random.Generato
     return taken
 
 
-def _decode(views: Sequence[_EncodedView], threads: ThreadPoolExecutor) -> Batch:
-    classes = np.array([view.position for view in views], dtype=np.int64)
-    return Batch(decode_views([view.jpeg for view in views], threads), classes, np.stack([v.votes for v in views]))
+def _decoded(encoded: Generator[list[_EncodedView], None, None], num_threads: int) -> Generator[Batch, None, None]:
+    """The batches in their order, each decoded by one thread, as many ahead of what is used as there are threads."""
+    with closing(encoded), ThreadPoolExecutor(num_threads) as threads:
+        ahead: deque[Future[Batch]] = deque()
+        for views in encoded:
+            ahead.append(threads.submit(_decode, views))
+            if len(ahead) > num_threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
-def _one_ahead(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
-    """The same batches, each prepared in another thread while the one before is used."""
-    with closing(batches), ThreadPoolExecutor(1) as preparing:
-        upcoming = preparing.submit(next, batches, None)
-        while (batch := upcoming.result()) is not None:
-            upcoming = preparing.submit(next, batches, None)
-            yield batch
+def _decode(views: Sequence[_EncodedView]) -> Batch:
+    jpegs, positions, votes = zip(*views, strict=True)
+    return Batch(decode_views(jpegs), np.array(positions, dtype=np.int64), np.stack(votes))

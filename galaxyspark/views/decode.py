@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 import cv2
 import numpy as np
@@ -106,24 +105,20 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return encoded.tobytes()
 
 
-def decode_views(jpegs: Sequence[bytes], threads: Executor | None = None) -> NDArray[np.uint8]:
-    """Decode views of equal size into one array.
+def decode_views(jpegs: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Decode views of equal size into one array, most of the time outside Python's global lock.
 
     Args:
         jpegs: JPEG files that ``encode_jpeg`` made.
-        threads: Where to decode, outside Python's global lock; None decodes here.
 
     Returns:
         Pixels 0-255, shape (views, size, size, 3), colour order RGB.
     """
     first = _decode_rgb(jpegs[0])
     views = np.empty((len(jpegs), *first.shape), dtype=np.uint8)
-
-    def decode_into(position: int) -> None:
-        views[position] = _decode_rgb(jpegs[position])
-
-    for _ in (threads.map if threads else map)(decode_into, range(len(jpegs))):
-        pass
+    views[0] = first
+    for position, jpeg in enumerate(jpegs[1:], 1):
+        views[position] = _decode_rgb(jpeg)
     return views
 
 

@@ -27,7 +27,7 @@ _WARM_UP_STEPS = 2
 def main(run: Path, name: str, steps: int) -> None:
     """Make the steps and print their rate, of all ranks."""
     start_horovod()
-    job = TrainJob(run=run, resume=False, train=TrainSettings(weights="none", epochs=100))
+    job = TrainJob(run=run, train=TrainSettings(weights="none", epochs=100, resume=False))
     with redirect_stdout(sys.stderr):
         directory = RunDirectory(run)
         trainer = Trainer(job, directory, directory.manifest("augment"))

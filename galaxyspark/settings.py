@@ -127,6 +127,8 @@ class TrainSettings:
     """Validation metric by which the epoch is chosen whose weights are published; rmse is of the votes."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop when the metric has not got better for so many epochs; 0: never."""
+    resume: bool = True
+    """Go on from the newest checkpoint of a training that was stopped; --no-resume starts over."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     """Minutes after which a checkpoint is written within an epoch; there is one at the end of every epoch too."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
@@ -201,8 +203,6 @@ class TrainJob(RunSettings):
 
     check: bool = False
     """Only check that the settings, the views and the weights are there; train nothing."""
-    resume: bool = True
-    """Go on from the newest checkpoint of a training that was stopped; --no-resume starts over."""
     launcher: Literal["horovodrun", "spark"] = "horovodrun"
     """What starts the ranks: horovodrun has, or this job does in Spark's executors (start it with spark-submit)."""
     ranks: Annotated[int, Field(ge=1)] = 2

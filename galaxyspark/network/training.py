@@ -41,7 +41,7 @@ from galaxyspark.views.augment import ViewRecipe
 STOPPED = 143
 """Exit status after SIGTERM, as shells have it."""
 _SLOW_STEPS, _TIMED_STEPS = 4, 16  # the first ones are slower: memory is allocated, kernels are chosen
-_MAY_CHANGE = ("epochs", "max_minutes", "best_by", "patience", "checkpoint_minutes", "keep_checkpoints")
+_MAY_CHANGE = ("epochs", "max_minutes", "best_by", "patience", "resume", "checkpoint_minutes", "keep_checkpoints")
 
 
 def train(job: TrainJob) -> dict[str, Any] | None:
@@ -99,7 +99,8 @@ def _objectives(run: RunDirectory, data: dict[str, Any], card: ModelCard) -> dic
     """Objective -> validation metrics of the epoch chosen, for every objective trained on these views so far."""
     before = run.published().get("train", {})
     kept = before.get("objectives", {}) if before.get("inputs", {}).get("augment") == data["id"] else {}
-    return kept | {card.objective: card.training["chosen"] | {"network": card.network}}
+    others = {name: chosen for name, chosen in kept.items() if name != card.objective}
+    return others | {card.objective: card.training["chosen"] | {"network": card.network}}
 
 
 def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
@@ -144,16 +145,20 @@ def _split(job: TrainJob, run: RunDirectory, data: dict[str, Any], name: str) ->
 
 
 def starting_point(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint to go on from; None where there is none, or that of a training that was finished.
+    """The checkpoint to go on from; None where there is none, or that of a training that has nothing to go on with.
+
+    That is one that was finished, or whose views have been replaced since.
 
     Raises:
-        UserError: It belongs to another training.
+        UserError: It is of a training with other settings.
     """
     checkpoints = Checkpoints(run.path("checkpoints"), job.train.keep_checkpoints)
-    found = checkpoints.newest() if job.resume else None
+    found = checkpoints.newest() if job.train.resume else None
     if found is None or found["finished"]:
         return None
     before, now = found["identity"], _identity(job, data)
+    if before["views"] != now["views"]:
+        return None
     for name, value in now.items():
         if before.get(name) != value:
             raise UserError(

@@ -147,8 +147,9 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
 def test_a_finished_training_starts_anew(run: Path) -> None:
     job = job_of(run, epochs=1)
     assert train(job)
+    assert [file.name for file in (run / "checkpoints").iterdir()]
     assert trainer_of(job).step == 0
-    assert not (run / "checkpoints").glob("step-*.pt") or trainer_of(job).step == 0
+    assert not list((run / "checkpoints").iterdir())
 
 
 def test_going_on_with_other_settings_is_refused(run: Path) -> None:
@@ -159,7 +160,17 @@ def test_going_on_with_other_settings_is_refused(run: Path) -> None:
     with pytest.raises(UserError, match=r"had batch_size 64, not 32. Go on with the same .*--no-resume"):
         trainer_of(job_of(run, batch_size=32))
     assert trainer_of(job_of(run, epochs=5)).step == 2
-    assert trainer_of(dataclasses.replace(job_of(run, batch_size=32), resume=False)).step == 0
+    assert trainer_of(job_of(run, batch_size=32, resume=False)).step == 0
+
+
+def test_replaced_views_are_trained_on_from_the_start(run: Path) -> None:
+    stopped = trainer_of(job_of(run))
+    stop_before(stopped, 2)
+    with pytest.raises(UserError):
+        stopped.run_epochs()
+    file = run / "manifests" / "augment.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"id": "of other views"}))
+    assert trainer_of(job_of(run)).step == 0
 
 
 def test_a_loss_that_is_no_number_stops_before_the_step(run: Path) -> None:

@@ -354,6 +354,19 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
     assert len(reader.cells["table-test"]) == 2 + len(page.CLASSIFIERS)
 
 
+def test_both_objectives_are_shown_when_both_were_trained(tmp_path: Path) -> None:
+    file = make_run(tmp_path) / "manifests" / "train.json"
+    chosen = {"network": "googlenet", "epoch": 3, "accuracy": 0.8761, "macro_f1": 0.7012, "rmse": None}
+    objectives = {"classes": chosen, "votes": chosen | {"network": "resnet18", "rmse": 0.12345}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"objectives": {"classes": chosen}}))
+    assert "table-objectives" not in report_html(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"objectives": objectives}))
+    assert PageReader(report_html(tmp_path)).cells["table-objectives"][1:] == [
+        ["classes", "googlenet", "3", "87.6%", "0.701", "–"],
+        ["votes", "resnet18", "3", "87.6%", "0.701", "0.1235"],
+    ]
+
+
 def test_one_epoch_empty_quarantine_and_outdated_stage(tmp_path: Path) -> None:
     quarantine = make_run(tmp_path, num_epochs=1) / "quarantine" / "part-0.parquet"
     pq.write_table(pq.read_table(quarantine).slice(0, 0), quarantine)

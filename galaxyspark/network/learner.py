@@ -52,6 +52,7 @@ class Learner:
         torch.manual_seed(seed)
         # Inputs are channels-last, weights are not: as fast, and Horovod takes contiguous tensors only.
         self.network = build_network(settings.network, objective.num_outputs, settings.weights).to(device)
+        self.heads = {id(weight) for weight in heads_of(settings.network, self.network)}
         self.optimizer = self._optimizer()
         hvd.broadcast_parameters(self.network.state_dict(), root_rank=0)
         self.average = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
@@ -59,12 +60,11 @@ class Learner:
 
     def _optimizer(self) -> Any:
         """AdamW, its weights in groups: new or pretrained, with weight decay or, as all vectors are, without."""
-        heads = {id(weight) for weight in heads_of(self.settings.network, self.network)}
         peak = self.settings.learning_rate * math.sqrt(hvd.size())
         pretrained = peak * (1.0 if self.settings.weights == "none" else self.settings.pretrained_rate)
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
         for weight in self.network.parameters():
-            groups.setdefault((id(weight) in heads, weight.ndim > 1), []).append(weight)
+            groups.setdefault((id(weight) in self.heads, weight.ndim > 1), []).append(weight)
         optimizer = torch.optim.AdamW(
             [
                 {
@@ -98,11 +98,10 @@ class Learner:
         """Let the last layers alone learn, or all: what is frozen gets no gradient, no decay and no new statistics."""
         self.frozen = frozen
         self.network.train()
-        heads = {id(weight) for weight in heads_of(self.settings.network, self.network)}
         for module in self.network.modules():
             own = list(module.parameters(recurse=False))
             for weight in own:
-                weight.requires_grad_(not frozen or id(weight) in heads)
+                weight.requires_grad_(not frozen or id(weight) in self.heads)
             if own and not any(weight.requires_grad for weight in own):
                 module.eval()
 
@@ -133,7 +132,7 @@ class Learner:
             raise NotFiniteError(_what_is_not_finite(float(loss.detach())))
         with self.optimizer.skip_synchronize():
             self.optimizer.step()
-        if hvd.rank() == 0:
+        if hvd.rank() == 0 and self.settings.ema_decay:
             self.average.update_parameters(self.network)
         return Step(mean_loss, stop=stopping > 0)
 

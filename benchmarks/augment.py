@@ -32,7 +32,7 @@ from petastorm.unischema import Unischema, dict_to_spark_row
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.harness import Alternative, BenchmarkSettings, Measurement, measure, report
+from benchmarks.harness import Alternative, GalaxiesBenchmarkSettings, Measurement, measure, report
 from benchmarks.ray_data import RayData
 from galaxyspark.dataset.images import Images, find_images, read_images
 from galaxyspark.dataset.labels import Labels, read_labels
@@ -46,7 +46,6 @@ from galaxyspark.dataset.write import (
     split_of_input,
     write_views,
 )
-from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import split_of
 from galaxyspark.settings import AugmentSettings, SimulateJob, SimulateSettings
 from galaxyspark.spark import start_session
@@ -54,23 +53,17 @@ from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views, view_pi
 
 _SEED = 1
 _SETTINGS = AugmentSettings(view_size_px=224)
-_QUICK_GALAXIES = 32
+_FEW_GALAXIES = 32
 _FILES_PER_CHUNK = 8
 _GALAXIES_OF_KERNEL = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentBenchmark(BenchmarkSettings):
+class AugmentBenchmark(GalaxiesBenchmarkSettings):
     """Views a second of the stage augment, against its kernel alone, petastorm row by row, and Ray Data."""
 
     num_galaxies: int = 4096
     """Galaxies to simulate; each gets 16 views in every run."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings with which nothing can be measured."""
-        super().__post_init__()
-        if self.num_galaxies < _QUICK_GALAXIES:
-            raise UserError(f"--num-galaxies {self.num_galaxies}: at least {_QUICK_GALAXIES}.")
 
 
 @dataclass(frozen=True)
@@ -98,12 +91,12 @@ class Work:
 def main(arguments: Sequence[str]) -> None:
     """Measure and report; ``arguments`` are flags as ``--help`` lists them."""
     settings = tyro.cli(AugmentBenchmark, args=arguments, prog="bench augment")
-    num_galaxies = _QUICK_GALAXIES if settings.quick else settings.num_galaxies
+    num_galaxies, rounds = settings.amount()
     spark = start_session("bench augment")
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory:
         work = prepare(spark, Path(directory) / "all", num_galaxies)
-        little = prepare(spark, Path(directory) / "few", _QUICK_GALAXIES)
-        measurements = measure_all(spark, work, little, 1 if settings.quick else settings.rounds)
+        little = prepare(spark, Path(directory) / "few", _FEW_GALAXIES)
+        measurements = measure_all(spark, work, little, rounds)
     report("augment", measurements, settings)
 
 

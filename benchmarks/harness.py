@@ -1,7 +1,7 @@
 """What all benchmarks share: alternatives measured in turn, the table and the results file.
 
 The alternatives run one after the other, A B C A B C ..., so that a machine that slows down slows all of them
-down. Each runs once before, unmeasured. Runs of the same round are compared with each other: a ratio is the median
+down. Each warms up before, unmeasured. Runs of the same round are compared with each other: a ratio is the median
 over the rounds of rate / rate.
 """
 
@@ -10,19 +10,22 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 from galaxyspark.errors import UserError
 from galaxyspark.run_directory import versions, write_atomically
 
 RESULTS = Path(__file__).parent / "results"
+_ROOT = Path(__file__).parents[1]
+_TOLD = "units a second: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,26 @@ class BenchmarkSettings:
         """Refuse settings with which nothing can be measured."""
         if self.rounds < 1:
             raise UserError(f"--rounds {self.rounds}: at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalaxiesBenchmarkSettings(BenchmarkSettings):
+    """What every benchmark on simulated galaxies can be told."""
+
+    num_galaxies: int
+    """Galaxies to simulate."""
+    least_galaxies: ClassVar[int] = 40
+    """With ``quick``."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings with which nothing can be measured."""
+        super().__post_init__()
+        if self.num_galaxies < self.least_galaxies:
+            raise UserError(f"--num-galaxies {self.num_galaxies}: at least {self.least_galaxies}.")
+
+    def amount(self) -> tuple[int, int]:
+        """Galaxies and rounds."""
+        return (self.least_galaxies, 1) if self.quick else (self.num_galaxies, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -138,6 +161,58 @@ def _seconds(alternative: Alternative, units: int, unit: str, clock: Callable[[]
     if done != units:
         raise RuntimeError(f"{alternative.name} did {done:,} {unit} where all alternatives have to do {units:,}.")
     return seconds
+
+
+@dataclass(frozen=True)
+class ProcessAlternative:
+    """One way to do the work in processes of its own, which warm up and take the time themselves.
+
+    Attributes:
+        name: Its name in the table and the results.
+        command: What follows ``python``; one of the processes ends with ``tell_rate``.
+        launcher: What goes before ``python``.
+        environment: Variables it needs.
+    """
+
+    name: str
+    command: Sequence[str]
+    launcher: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def measure_processes(alternatives: Sequence[ProcessAlternative], unit: str, rounds: int) -> Measurement:
+    """Run every alternative once in every round, in the order given; the first is the subject.
+
+    Raises:
+        RuntimeError: One failed.
+    """
+    runs: dict[str, list[float]] = {alternative.name: [] for alternative in alternatives}
+    for number in range(1, rounds + 1):
+        for alternative in alternatives:
+            rate = _told_rate(alternative)
+            print(f"round {number} of {rounds}: {alternative.name} {rate:,.1f} {unit}/s", file=sys.stderr)
+            runs[alternative.name].append(rate)
+    return Measurement(f"{unit}/s", runs)
+
+
+def tell_rate(rate: float) -> None:
+    """End the process of a ``ProcessAlternative``."""
+    print(f"\n{_TOLD}{rate:.3f}")
+
+
+def _told_rate(alternative: ProcessAlternative) -> float:
+    completed = subprocess.run(
+        [*alternative.launcher, sys.executable, *alternative.command],
+        cwd=_ROOT,
+        env=os.environ | alternative.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = [line for line in completed.stdout.splitlines() if _TOLD in line]  # horovodrun puts the rank before it
+    if completed.returncode or not told:
+        raise RuntimeError(f"{alternative.name} failed:\n{completed.stderr[-2000:]}")
+    return float(told[0].rpartition(_TOLD)[2])
 
 
 def report(name: str, measurements: Sequence[Measurement], settings: BenchmarkSettings) -> None:

@@ -1,4 +1,4 @@
-"""One measurement of ``train``: makes some steps of one of its alternatives and prints ``images/s: NUMBER``."""
+"""One measurement of ``train``: makes some steps of one of its alternatives and tells their rate."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ import horovod.torch as hvd  # isort: skip
 import torch
 from torch import nn
 
+from benchmarks.harness import tell_rate
 from galaxyspark.dataset.read import Batch
+from galaxyspark.network.memory import keep_freed_memory
 from galaxyspark.network.networks import ARCHITECTURES, AUXILIARY_WEIGHT, build_network
 from galaxyspark.network.training import Trainer, start_horovod
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob, TrainSettings
 
-_WARM_UP_STEPS = 2
+_WARM_UP_STEPS = 4
 
 
 def main(run: Path, name: str, steps: int) -> None:
     """Make the steps and print their rate, of all ranks."""
+    if name != "eager_fp32":
+        keep_freed_memory()
     start_horovod()
     job = TrainJob(run=run, train=TrainSettings(weights="none", epochs=100, resume=False))
     with redirect_stdout(sys.stderr):
@@ -39,7 +43,7 @@ def main(run: Path, name: str, steps: int) -> None:
         images = sum(_made(step, *next(batches)) for _ in range(steps))
         seconds = time.perf_counter() - start
     if hvd.rank() == 0:
-        print(f"images/s: {images / seconds:.3f}")
+        tell_rate(images / seconds)
 
 
 def batches_without_end(trainer: Trainer) -> Generator[tuple[Batch, int], None, None]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from galaxyspark.network.memory import keep_freed_memory
 from galaxyspark.network.model import ModelCard, load_network, objective_of
 from galaxyspark.network.networks import FeatureNetwork, to_input
 from galaxyspark.views.decode import decode_views
@@ -32,6 +33,7 @@ class Classifier:
     """A trained network ready for inference, on the GPU where there is one."""
 
     def __init__(self, card: ModelCard, state: dict[str, Tensor], num_threads: int) -> None:
+        keep_freed_memory()
         torch.set_num_threads(num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.card, self.objective = card, objective_of(card)

@@ -29,6 +29,7 @@ from galaxyspark.dataset.read import Shard, Split, TrainingViews, evaluation_bat
 from galaxyspark.errors import UserError
 from galaxyspark.network.checkpoints import Checkpoints
 from galaxyspark.network.learner import Learner, NotFiniteError
+from galaxyspark.network.memory import keep_freed_memory
 from galaxyspark.network.model import ModelCard, save_model
 from galaxyspark.network.networks import ARCHITECTURES, build_network
 from galaxyspark.network.objectives import ClassesObjective, Objective, VotesObjective, class_weights
@@ -59,6 +60,7 @@ def train(job: TrainJob) -> dict[str, Any] | None:
     if job.check:
         check(job, run, data)
         return None
+    keep_freed_memory()
     start_horovod()
     try:
         if hvd.rank() == 0:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -114,13 +115,8 @@ def decode_views(jpegs: Sequence[bytes]) -> NDArray[np.uint8]:
     Returns:
         Pixels 0-255, shape (views, size, size, 3), colour order RGB.
     """
-    first = _decode_rgb(jpegs[0])
-    views = np.empty((len(jpegs), *first.shape), dtype=np.uint8)
-    views[0] = first
-    for position, jpeg in enumerate(jpegs[1:], 1):
-        views[position] = _decode_rgb(jpeg)
+    height, width, _, _ = simplejpeg.decode_jpeg_header(jpegs[0])
+    views = np.empty((len(jpegs), height, width, 3), dtype=np.uint8)
+    for view, jpeg in zip(views, jpegs, strict=True):
+        simplejpeg.decode_jpeg(jpeg, "RGB", buffer=view)  # OpenCV would allocate each view and copy it
     return views
-
-
-def _decode_rgb(jpeg: bytes) -> NDArray[np.uint8]:
-    return cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[return-value]

@@ -131,10 +131,23 @@ def test_a_killed_rank_ends_all_and_a_rerun_ends_as_if_nothing_had_happened(
             torch.testing.assert_close(found["learner"]["network"][name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_sigterm_finishes_the_step_and_keeps_it(run: Path, start: Callable[..., Training]) -> None:
+def terminate(training: Training) -> None:
+    """As ``kill PID`` does."""
+    training.process.send_signal(signal.SIGTERM)
+
+
+def press_ctrl_c(training: Training) -> None:
+    """A terminal sends it to all processes in the foreground."""
+    os.killpg(training.process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("ask_to_stop", [terminate, press_ctrl_c])
+def test_who_asks_a_training_to_stop_gets_a_checkpoint_of_the_step(
+    ask_to_stop: Callable[[Training], None], run: Path, start: Callable[..., Training]
+) -> None:
     training = start(*FLAGS, "--epochs", "500", "--checkpoint-minutes", "1e-6")
     training.wait_for_step(3)
-    training.process.send_signal(signal.SIGTERM)
+    ask_to_stop(training)
     assert training.end() != 0
     said = training.said()
     assert "Stopped after step" in said, said

@@ -1,0 +1,25 @@
+"""The views that benchmarks work on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from galaxyspark.dataset.simulate import simulate
+from galaxyspark.dataset.write import augment
+from galaxyspark.settings import AugmentJob, AugmentSettings, SimulateJob, SimulateSettings
+from galaxyspark.spark import start_session
+
+SEED = 1
+
+
+def make_views(run: Path, num_galaxies: int, view_size_px: int) -> Path:
+    """Simulate galaxies and augment them; returns the run's directory, without Spark holding on to any core."""
+    spark = start_session("bench")
+    simulate(
+        spark, SimulateJob(run=run, seed=SEED, simulate=SimulateSettings(num_galaxies=num_galaxies, num_unlabelled=0))
+    )
+    simulated = run / "simulated"
+    settings = AugmentSettings(view_size_px=view_size_px)
+    images, labels = str(simulated / "images"), str(simulated / "labels.csv")
+    augment(spark, AugmentJob(run=run, seed=SEED, images=images, labels=labels, augment=settings))
+    return run

@@ -65,6 +65,7 @@ train_job() {
     flags+=(--ranks "$ranks")
     spark_job train
   fi
+  flags+=(--launcher horovodrun) # whatever the settings of an earlier run say
   # What is wrong with the input is said once, by one process, before the ranks start.
   asked "--help|-h|--version" || "$bin/python" "$root/jobs/train.py" "${flags[@]}" --ranks "$ranks" --check
   job train "$bin/python" -m galaxyspark.horovodrun -np "$ranks" "$bin/python"

@@ -5,7 +5,7 @@ All alternatives decode every view of the same simulated galaxies once, 224 px, 
 - ``loader``: ``TrainingViews``, from the dataset on disk to shuffled batches of pixels, in a process that is set up as
   that of training is;
 - ``petastorm``: ``make_reader`` with petastorm's ``DataLoader`` for torch and its shuffling, at their own settings;
-- ``bare_decode``: the JPEGs, in memory before, through OpenCV on as many threads as there are cores; no batches.
+- ``bare_decode``: the JPEGs, in memory before, by the loader's own decoder on as many threads as there are cores.
 
 What is timed is the second pass over the views, not the start of the process and the first pass.
 """

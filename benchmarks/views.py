@@ -13,7 +13,7 @@ SEED = 1
 
 
 def make_views(run: Path, num_galaxies: int, view_size_px: int) -> Path:
-    """Simulate galaxies and augment them; returns the run's directory, without Spark holding on to any core."""
+    """Simulate galaxies and augment them; returns the run's directory, once Spark has stopped."""
     spark = start_session("bench")
     simulate(
         spark, SimulateJob(run=run, seed=SEED, simulate=SimulateSettings(num_galaxies=num_galaxies, num_unlabelled=0))
@@ -22,4 +22,5 @@ def make_views(run: Path, num_galaxies: int, view_size_px: int) -> Path:
     settings = AugmentSettings(view_size_px=view_size_px)
     images, labels = str(simulated / "images"), str(simulated / "labels.csv")
     augment(spark, AugmentJob(run=run, seed=SEED, images=images, labels=labels, augment=settings))
+    spark.stop()
     return run

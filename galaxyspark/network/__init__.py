@@ -1,1 +1,1 @@
-"""GoogLeNet: built, trained with Horovod, saved and loaded without pickle."""
+"""The network: built, trained with Horovod, saved and loaded without pickle."""

@@ -30,14 +30,19 @@ class Checkpoints:
         return sorted((path for path in self.directory.glob("step-*.pt") if _NAME.fullmatch(path.name)), key=_step_of)
 
     def write(self, step: int, content: Mapping[str, Any]) -> None:
-        """Write a checkpoint, of tensors and plain values, as of so many steps; then remove those too many."""
+        """Write a checkpoint, of tensors and plain values, as of so many steps; then remove those too many.
+
+        So are those of later steps: training has gone on from an earlier one, or counts its steps otherwise.
+        """
         for leftover in self.directory.glob(".step-*"):  # of a writer that was killed
             leftover.unlink()
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
         write_atomically(self.directory / f"step-{step:08d}.pt", buffer.getbuffer())
-        for file in self.files()[: -self.keep]:
-            file.unlink()
+        kept = [file for file in self.files() if _step_of(file) <= step][-self.keep :]
+        for file in self.files():
+            if file not in kept:
+                file.unlink()
 
     def newest(self) -> dict[str, Any] | None:
         """The newest checkpoint that is whole; what is damaged is passed over, and said so. None where there is none.

@@ -45,15 +45,22 @@ def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
             verbose=1 if job.verbose else 0,
         )
     except Exception as error:
-        last_line = str(error).strip().splitlines()[-1]
+        last_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UserError(f"a rank on Spark's executors ended: {last_line} Run it again to go on.", 1) from error
-    manifest: dict[str, Any] = next(result for result in results if result)
-    return manifest
+    told: dict[str, Any] | UserError = next(result for result in results if result)
+    if isinstance(told, UserError):
+        raise told
+    return told
 
 
-def _rank(job: TrainJob) -> dict[str, Any] | None:
-    """One rank, in an executor."""
+def _rank(job: TrainJob) -> dict[str, Any] | UserError | None:
+    """One rank, in an executor: rank 0 returns what was published, or why nothing was."""
     quiet_libraries(job.verbose)
     from galaxyspark.network.training import train
 
-    return train(job)
+    try:
+        return train(job)
+    except UserError as error:
+        return error
+    except SystemExit:  # of the other ranks
+        return None

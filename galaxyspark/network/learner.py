@@ -53,6 +53,7 @@ class Learner:
         # Inputs are channels-last, weights are not: as fast, and Horovod takes contiguous tensors only.
         self.network = build_network(settings.network, objective.num_outputs, settings.weights).to(device)
         self.heads = {id(weight) for weight in heads_of(settings.network, self.network)}
+        self.peak_rate = settings.learning_rate * math.sqrt(hvd.size())
         self.optimizer = self._optimizer()
         hvd.broadcast_parameters(self.network.state_dict(), root_rank=0)
         self.average = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
@@ -60,8 +61,7 @@ class Learner:
 
     def _optimizer(self) -> Any:
         """AdamW, its weights in groups: new or pretrained, with weight decay or, as all vectors are, without."""
-        peak = self.settings.learning_rate * math.sqrt(hvd.size())
-        pretrained = peak * (1.0 if self.settings.weights == "none" else self.settings.pretrained_rate)
+        pretrained = 1.0 if self.settings.weights == "none" else self.settings.pretrained_rate
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
         for weight in self.network.parameters():
             groups.setdefault((id(weight) in self.heads, weight.ndim > 1), []).append(weight)
@@ -70,12 +70,12 @@ class Learner:
                 {
                     "params": weights,
                     "new": new,
-                    "peak": peak if new else pretrained,
+                    "rate": 1.0 if new else pretrained,
                     "weight_decay": self.settings.weight_decay if decays else 0.0,
                 }
                 for (new, decays), weights in groups.items()
             ],
-            lr=peak,
+            lr=self.peak_rate,
             fused=True,
         )
         return hvd.DistributedOptimizer(optimizer, named_parameters=self.network.named_parameters())
@@ -120,12 +120,15 @@ class Learner:
         """
         torch.manual_seed(_seed_of(self.seed, number, hvd.rank()))
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * rate if group["new"] or not self.frozen else 0.0
+            group["lr"] = self.peak_rate * group["rate"] * rate if group["new"] or not self.frozen else 0.0
         self.optimizer.zero_grad()
         loss = self._loss(batch) * (len(batch.images) * hvd.size() / views_of_all)
         told = hvd.allreduce_async(torch.tensor([float(loss.detach()), float(stop)]), name="told")
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.synchronize()
+        for weight in self.network.parameters():
+            if not weight.requires_grad:  # Horovod has made it a gradient of zeros, which Adam would remember
+                weight.grad = None
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm or math.inf)
         mean_loss, stopping = hvd.synchronize(told).tolist()
         if not math.isfinite(mean_loss + float(norm)):

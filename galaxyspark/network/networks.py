@@ -30,6 +30,7 @@ class Architecture:
 
     Attributes:
         last_layers: The layers that depend on the number of outputs; the first of them takes the features.
+        auxiliary: Heads that only training has.
         pixel_mean, pixel_std: Red, green and blue; an input is (pixel 0-255 - mean) / std.
         arguments: For torchvision's constructor.
     """
@@ -38,6 +39,7 @@ class Architecture:
     pixel_mean: Colour = (123.675, 116.28, 103.53)  # ImageNet's, as torchvision's own training has them
     pixel_std: Colour = (58.395, 57.12, 57.375)
     arguments: tuple[tuple[str, bool], ...] = ()
+    auxiliary: tuple[str, ...] = ()
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -47,6 +49,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         (127.5, 127.5, 127.5),
         (127.5, 127.5, 127.5),
         (("aux_logits", True), ("transform_input", False), ("init_weights", True)),
+        ("aux1", "aux2"),
     ),
     "resnet18": Architecture(("fc",)),
     "resnet50": Architecture(("fc",)),
@@ -83,8 +86,9 @@ def build_network(name: str, num_outputs: int, weights: str = "none") -> nn.Modu
 
 
 def heads_of(name: str, network: nn.Module) -> Iterator[nn.Parameter]:
-    """The weights that no pretraining brings: those of the last layers, in GoogLeNet of the auxiliary heads too."""
-    heads = tuple(f"{layer.partition('.')[0]}." for layer in ARCHITECTURES[name].last_layers)
+    """The weights to learn anew whatever comes with ``--weights``: those of the last layers and the auxiliary heads."""
+    architecture = ARCHITECTURES[name]
+    heads = tuple(f"{layer}." for layer in (*architecture.last_layers, *architecture.auxiliary))
     return (weight for key, weight in network.named_parameters() if key.startswith(heads))
 
 

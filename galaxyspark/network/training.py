@@ -40,9 +40,9 @@ from galaxyspark.settings import TrainJob, TrainSettings
 from galaxyspark.views.augment import ViewRecipe
 
 STOPPED = 143
-"""Exit status after SIGTERM, as shells have it."""
+"""Exit status of a rank after SIGTERM, as shells have it; horovodrun's own is then 1."""
 _SLOW_STEPS, _TIMED_STEPS = 4, 16  # the first ones are slower: memory is allocated, kernels are chosen
-_MAY_CHANGE = ("epochs", "max_minutes", "best_by", "patience", "resume", "checkpoint_minutes", "keep_checkpoints")
+_MAY_CHANGE = ("epochs", "max_minutes", "patience", "resume", "checkpoint_minutes", "keep_checkpoints")
 
 
 def train(job: TrainJob) -> dict[str, Any] | None:
@@ -73,7 +73,7 @@ def train(job: TrainJob) -> dict[str, Any] | None:
 
 def start_horovod() -> None:
     """Start Horovod, with this rank's share of the cores for torch."""
-    if not torch.cuda.is_available():  # looking for work every millisecond, its default, takes the ranks' own cores
+    if not _has_gpu():  # looking for work every millisecond, its default, takes the ranks' own cores
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "10")
     hvd.init()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // hvd.local_size()))
@@ -113,11 +113,15 @@ def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
     """
     build_network(job.train.network, make_objective(job.train, data).num_outputs, job.train.weights)
     TrainingViews(_split(job, run, data, "train"), job.train.batch_size, Shard(0, job.ranks), job.seed)
+    _require_validation(run, data)
+    starting_point(job, run, data)
+
+
+def _require_validation(run: RunDirectory, data: dict[str, Any]) -> None:
     if not any(data["galaxies_by_class"]["validation"].values()):
         raise UserError(
             f"{run.root}: no galaxy is in the validation split. Augment more, or with other --split-fractions."
         )
-    starting_point(job, run, data)
 
 
 def make_objective(settings: TrainSettings, data: dict[str, Any]) -> Objective:
@@ -176,14 +180,30 @@ def _identity(job: TrainJob, data: dict[str, Any]) -> dict[str, Any]:
     return {"views": data["id"], "seed": job.seed, **settings}
 
 
+def _has_gpu() -> bool:
+    return bool(hvd.cuda_built()) and torch.cuda.is_available()
+
+
 def _device() -> torch.device:
-    """This rank's GPU, where there is one and Horovod was built for it: in Spark's executors the one Spark gave it."""
-    if not (hvd.cuda_built() and torch.cuda.is_available()):
+    """This rank's GPU, where there is one and Horovod was built for it: in Spark's executors the one Spark gave it.
+
+    Raises:
+        UserError: This host has fewer GPUs than ranks.
+    """
+    if not _has_gpu():
+        if torch.cuda.is_available() and hvd.rank() == 0:
+            tqdm.write("There is a GPU here, but Horovod was built without it: training on the processor.")
         return torch.device("cpu")
     from horovod.spark.task import get_available_devices
 
     given = get_available_devices()
-    return torch.device("cuda", int(given[0]) if given else hvd.local_rank())
+    number = int(given[0]) if given else hvd.local_rank()
+    if number >= torch.cuda.device_count():
+        raise UserError(
+            f"{hvd.local_size()} ranks on a host with {torch.cuda.device_count()} GPUs: one each is needed."
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 class Trainer:
@@ -195,6 +215,7 @@ class Trainer:
         Raises:
             UserError: The views, the weights or the checkpoints cannot be had.
         """
+        _require_validation(run, data)
         self.job, self.run, self.data = job, run, data
         self.settings: TrainSettings = job.train
         self.classes: tuple[str, ...] = tuple(data["classes"])
@@ -207,12 +228,9 @@ class Trainer:
         self.epoch_loss, self.epoch_views = 0.0, 0
         self.history: list[dict[str, Any]] = []
         self.best_state: dict[str, Tensor] = {}
-        self.steps_here, self.views_here, self.training_s, self.slow_s = (
-            0,
-            0,
-            0.0,
-            0.0,
-        )  # since this process has started
+        # Since this process has started:
+        self.steps_here, self.views_here = 0, 0
+        self.training_s, self.slow_s = 0.0, 0.0
         self.checkpoints = Checkpoints(run.path("checkpoints"), self.settings.keep_checkpoints)
         self.checkpoint_at = time.monotonic()
         self.stop_asked = False
@@ -227,13 +245,19 @@ class Trainer:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._ask_to_stop)
         bar = tqdm(desc="train", unit="step", disable=hvd.rank() != 0, mininterval=1.0, initial=self.step)
-        with bar:
-            while self.step < self.plan.total_steps and not self._has_stopped_getting_better():
-                epoch, first = divmod(self.step, self.plan.steps_per_epoch)
-                self._run_epoch(epoch + 1, first, bar)
-                self._end_epoch(epoch + 1)
-        if self.tensorboard:
-            self.tensorboard.close()
+        try:
+            with bar:
+                while True:
+                    epoch, first = divmod(self.step, self.plan.steps_per_epoch)
+                    steps_are_done = self.step >= self.plan.total_steps
+                    if self.epoch_views and (first == 0 or steps_are_done):
+                        self._end_epoch(epoch if first == 0 else epoch + 1)
+                    if steps_are_done or self._has_stopped_getting_better():
+                        return
+                    self._run_epoch(epoch + 1, first, bar)
+        finally:
+            if self.tensorboard:
+                self.tensorboard.close()
 
     def _run_epoch(self, epoch: int, first: int, bar: tqdm) -> None:
         """The steps of one epoch from number ``first`` on."""
@@ -290,10 +314,12 @@ class Trainer:
             self.tensorboard.add_scalar("train/learning_rate_share", rate, self.step)
 
     def _end_epoch(self, epoch: int) -> None:
+        if hvd.rank() == 0:
+            self.write_checkpoint()  # who is killed while validating validates again
         validation = self.validate()
         train_loss = self.epoch_loss / self.epoch_views
         row = {"epoch": epoch, "step": self.step, "train_loss": train_loss, **asdict(validation)}
-        best = not self.history or self._is_better(row, self._best())
+        best = not self.history or self._compared(row, self._best()) >= 0
         self.history.append(row | {"best": best})
         self.epoch_loss, self.epoch_views = 0.0, 0
         if not self.tensorboard:
@@ -324,15 +350,19 @@ class Trainer:
     def _best(self) -> dict[str, Any]:
         return [row for row in self.history if row["best"]][-1]
 
-    def _is_better(self, row: dict[str, Any], than: dict[str, Any]) -> bool:
-        """Whether an epoch is to be kept rather than an earlier one; the later of equals."""
+    def _compared(self, row: dict[str, Any], other: dict[str, Any]) -> float:
+        """By how much an epoch is better than another; of equally good ones the later is kept."""
         metric = self.settings.best_by
-        return bool(row[metric] >= than[metric] if HIGHER_IS_BETTER[metric] else row[metric] <= than[metric])
+        difference = row[metric] - other[metric]
+        return float(difference if HIGHER_IS_BETTER[metric] else -difference)
 
     def _has_stopped_getting_better(self) -> bool:
-        if not (self.settings.patience and self.history):
+        """Whether the last epochs, as many as patience has, were no better than one before them."""
+        patience = self.settings.patience
+        if not 0 < patience < len(self.history):
             return False
-        return self.history[-1]["epoch"] - int(self._best()["epoch"]) >= self.settings.patience
+        before, last = self.history[:-patience], self.history[-patience:]
+        return not any(all(self._compared(row, other) > 0 for other in before) for row in last)
 
     # Stopping and going on
 
@@ -344,6 +374,7 @@ class Trainer:
             "step": self.step,
             "steps_per_epoch": self.plan.steps_per_epoch,
             "fitted_steps": self.plan.total_steps if self.settings.max_minutes and self.plan_fits else None,
+            "max_minutes": self.settings.max_minutes,
             "epoch_loss": self.epoch_loss,
             "epoch_views": self.epoch_views,
             "history": self.history,
@@ -367,8 +398,9 @@ class Trainer:
         # With another number of ranks an epoch has other steps: go on at the same share of it.
         scale = self.plan.steps_per_epoch / found["steps_per_epoch"]
         self.step = round(found["step"] * scale)
-        if found["fitted_steps"] and self.settings.max_minutes:
-            self.plan.total_steps, self.plan_fits = round(found["fitted_steps"] * scale), True
+        if found["fitted_steps"] and self.settings.max_minutes == found["max_minutes"]:
+            self.plan.total_steps = min(self.plan.total_steps, round(found["fitted_steps"] * scale))
+            self.plan_fits = True
         if hvd.rank() == 0:
             tqdm.write(f"Going on after step {self.step:,} of {self.plan.total_steps:,}.")
 

@@ -28,6 +28,14 @@ def test_the_last_ones_are_kept_and_nothing_else(checkpoints: Checkpoints) -> No
     assert torch.equal(found["network"]["weight"], torch.full((1000,), 200.0))
 
 
+def test_those_of_later_steps_go_when_a_training_goes_on_from_an_earlier_one(checkpoints: Checkpoints) -> None:
+    checkpoints.write(100, {"step": 100})
+    assert [path.name for path in checkpoints.files()] == ["step-00000010.pt", "step-00000100.pt"]
+    found = checkpoints.newest()
+    assert found is not None
+    assert found["step"] == 100
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_truncated_newest_is_passed_over_and_said_so(
     share: float, checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str]

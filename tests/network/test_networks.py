@@ -196,9 +196,8 @@ def test_every_network_gives_logits_and_the_features_they_are_made_of(name: str,
     features, logits = FeatureNetwork(name, network)(inputs)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(last(features), expected, rtol=1e-4, atol=1e-4)
-    assert features.shape[1] == {"efficientnet_v2_s": 1280, "resnet50": 2048, "googlenet": 1024}.get(
-        name, features.shape[1]
-    )
+    widths = {"googlenet": 1024, "resnet18": 512, "resnet50": 2048, "efficientnet_v2_s": 1280, "convnext_tiny": 768}
+    assert features.shape[1] == widths[name]
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "googlenet"])
@@ -213,9 +212,31 @@ def test_auxiliary_heads_weigh_three_tenths_each() -> None:
         networks = {name: build_network(name, 3).train() for name in ("googlenet", "resnet18")}
         weights = {name: [w for _, w in outputs_of_heads(n(torch.zeros(2, 3, 64, 64)))] for name, n in networks.items()}
     assert weights == {"googlenet": [1.0, 0.3, 0.3], "resnet18": [1.0]}
-    new = {id(weight) for weight in heads_of("googlenet", networks["googlenet"])}
-    assert {key.split(".")[0] for key, w in networks["googlenet"].named_parameters() if id(w) in new} == {
-        "fc",
-        "aux1",
-        "aux2",
-    }
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [
+        (
+            "googlenet",
+            {
+                "fc",
+                "aux1.conv.conv",
+                "aux1.conv.bn",
+                "aux1.fc1",
+                "aux1.fc2",
+                "aux2.conv.conv",
+                "aux2.conv.bn",
+                "aux2.fc1",
+                "aux2.fc2",
+            },
+        ),
+        ("resnet50", {"fc"}),
+        ("convnext_tiny", {"classifier.2"}),
+    ],
+)
+def test_what_is_learned_anew_is_the_last_layer_and_the_auxiliary_heads(name: str, heads: set[str]) -> None:
+    with torch.device("meta"):
+        network = build_network(name, 3)
+    new = {id(weight) for weight in heads_of(name, network)}
+    assert {key.rpartition(".")[0] for key, weight in network.named_parameters() if id(weight) in new} == heads

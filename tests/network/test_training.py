@@ -119,13 +119,15 @@ def stop_before(trainer: Trainer, step: int) -> None:
     trainer.learner.step = stepping  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize(("objective", "step"), [("classes", 3), ("votes", 13)])
+@pytest.mark.parametrize(("objective", "share"), [("classes", 0.1), ("votes", 0.8), ("classes", 0.5), ("classes", 1.0)])
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
-    objective: str, step: int, run: Path, tmp_path: Path
+    objective: str, share: float, run: Path, tmp_path: Path
 ) -> None:
+    """Also where all steps of an epoch, or all there are, were made, but it was not validated any more."""
     job = job_of(run, objective=objective)
     whole = trainer_of(job)
     whole.run_epochs()
+    step = round(share * whole.step)
     for file in whole.checkpoints.files():
         file.unlink()
 
@@ -197,6 +199,30 @@ def test_training_ends_when_it_has_stopped_getting_better(run: Path, monkeypatch
     trainer.run_epochs()
     assert [row["loss"] for row in trainer.history] == [3.0, 2.0, 2.5, 2.2]
     assert [row["best"] for row in trainer.history] == [True, True, False, False]
+
+
+def test_training_ends_when_it_stays_as_good_as_it_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(job_of(run, epochs=9, patience=2))
+    accuracies = iter([0.5, 0.6, 0.6, 0.6, 0.7])
+    validate = trainer.validate
+    monkeypatch.setattr(trainer, "validate", lambda: dataclasses.replace(validate(), accuracy=next(accuracies)))
+    trainer.run_epochs()
+    assert [row["accuracy"] for row in trainer.history] == [0.5, 0.6, 0.6, 0.6]
+    assert [row["best"] for row in trainer.history] == [True, True, True, True]
+
+
+@pytest.mark.parametrize(("minutes", "all_steps"), [(5.0, False), (6.0, True)])
+def test_a_plan_that_was_cut_down_to_the_time_allowed_holds_as_long_as_that_does(
+    minutes: float, all_steps: bool, run: Path
+) -> None:
+    stopped = trainer_of(job_of(run, max_minutes=5.0))
+    stopped.plan.total_steps, stopped.plan_fits = 7, True
+    stop_before(stopped, 3)
+    with pytest.raises(UserError, match="Stopped after step 3 of 7"):
+        stopped.run_epochs()
+    resumed = trainer_of(job_of(run, max_minutes=minutes))
+    assert (resumed.step, resumed.plan_fits) == (3, not all_steps)
+    assert (resumed.plan.total_steps == 2 * resumed.plan.steps_per_epoch) == all_steps
 
 
 def test_both_objectives_stand_in_the_manifest_once_both_were_trained(run: Path) -> None:

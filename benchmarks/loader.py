@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = tyro.cli(LoaderBenchmark, args=arguments, prog="bench loader")
     num_galaxies, rounds = settings.amount()
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory:
-        views = make_views(Path(directory), num_galaxies, view_size_px=224) / "views"
+        views = make_views(Path(directory), num_galaxies) / "views"
         alternatives = [
             ProcessAlternative(name, ("-m", "benchmarks.loader_worker", str(views), name)) for name in _ALTERNATIVES
         ]

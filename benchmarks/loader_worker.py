@@ -18,7 +18,7 @@ from petastorm import TransformSpec, make_reader
 from petastorm.pytorch import DataLoader
 
 from benchmarks.harness import tell_rate
-from benchmarks.views import SEED
+from benchmarks.views import SEED, VIEW_SIZE_PX
 from galaxyspark.dataset.read import Shard, Split, TrainingViews
 from galaxyspark.galaxyzoo.tree import MORPHOLOGY_CLASSES
 from galaxyspark.network.memory import keep_freed_memory
@@ -65,10 +65,20 @@ def run_petastorm(views: Path) -> int:
     """Petastorm's; returns how many views were decoded."""
     # A batch of torch tensors has no text.
     classes = TransformSpec(_with_class, [("position", np.int64, (), False)], removed_fields=["label"])
-    url = file_url(views / "split=train")
-    reader = make_reader(url, schema_fields=["label", "image"], seed=SEED, transform_spec=classes)
+    reader = make_reader(
+        file_url(views),  # what petastorm decodes by lies here, not beside the split's own files
+        schema_fields=["label", "image"],
+        filters=[("split", "=", "train")],
+        seed=SEED,
+        transform_spec=classes,
+    )
+    num_views = 0
     with DataLoader(reader, batch_size=_BATCH_SIZE, shuffling_queue_capacity=_SHUFFLED_VIEWS) as loader:
-        return sum(len(batch["image"]) for batch in loader)
+        for batch in loader:
+            if batch["image"].shape[1:] != (VIEW_SIZE_PX, VIEW_SIZE_PX, 3):
+                raise RuntimeError(f"petastorm gave images of shape {tuple(batch['image'].shape)}.")
+            num_views += len(batch["image"])
+    return num_views
 
 
 def _with_class(row: dict[str, Any]) -> dict[str, Any]:

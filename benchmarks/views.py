@@ -10,9 +10,10 @@ from galaxyspark.settings import AugmentJob, AugmentSettings, SimulateJob, Simul
 from galaxyspark.spark import start_session
 
 SEED = 1
+VIEW_SIZE_PX = 224
 
 
-def make_views(run: Path, num_galaxies: int, view_size_px: int) -> Path:
+def make_views(run: Path, num_galaxies: int, view_size_px: int = VIEW_SIZE_PX) -> Path:
     """Simulate galaxies and augment them; returns the run's directory, once Spark has stopped."""
     spark = start_session("bench")
     simulate(

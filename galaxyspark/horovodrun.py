@@ -21,7 +21,7 @@ _end_shell_and_children = safe_shell_exec.terminate_executor_shell_and_children
 
 
 def _end_rank(pid: int) -> None:
-    """Ask the rank to end, wait, and leave what remains to Horovod.
+    """Ask the rank to end, wait, and leave what then remains to Horovod.
 
     Args:
         pid: Of the shell that has started the rank; or of the rank itself, where the shell has become it.
@@ -32,9 +32,10 @@ def _end_rank(pid: int) -> None:
         for rank in ranks:
             rank.terminate()
         deadline = time.monotonic() + _GRACE_S
-        while any(map(_is_running, ranks)) and time.monotonic() < deadline:
+        while any(map(_is_running, ranks)):
+            if time.monotonic() > deadline:
+                return _end_shell_and_children(pid)
             time.sleep(0.05)
-    _end_shell_and_children(pid)
 
 
 def _is_running(process: psutil.Process) -> bool:

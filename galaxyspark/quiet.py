@@ -27,6 +27,8 @@ _NOISE = (
 _RANK = re.compile(rb"^\[(\d+)\]<(?:stdout|stderr)>:")
 _TRACEBACK = b"Traceback (most recent call last):"
 _HOROVOD_ENDED = b"RuntimeError: Horovod detected that one or more processes exited"
+_WHICH_ENDED = b"Process name: "
+_STOPPED_AS_ASKED = re.compile(rb"(?:Exit code: 143|Process \d+ exit with status code 143\.)\s*$")
 _PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
 _HEARTBEAT_S = 30.0
 
@@ -43,7 +45,7 @@ def clean(piece: bytes, redraws: bool) -> bytes:
 class HorovodsTraceback:
     """Holds a traceback back until its last line, and drops horovodrun's, which only says that a rank has ended.
 
-    What horovodrun says after it, which rank was the first and its exit status, passes.
+    What horovodrun says after it, which rank was the first and its exit status, passes, unless it was asked to end.
     """
 
     def __init__(self) -> None:
@@ -54,12 +56,15 @@ class HorovodsTraceback:
         if piece.startswith(_TRACEBACK):
             self.held.append(piece)
             return b""
-        if self.held and piece.startswith(b"  "):
+        if self.held and piece.startswith((b"  ", _WHICH_ENDED)):
             self.held.append(piece)
             return b""
         held, self.held = self.held, []
+        if _STOPPED_AS_ASKED.match(piece):
+            return b""
         if held and piece.startswith(_HOROVOD_ENDED):
-            return b"horovodrun: a rank has ended with an error, so all were ended. The first to end was:\n"
+            self.held = [b"horovodrun: a rank has ended with an error, so all were ended. The first to end was:\n"]
+            return b""
         return b"".join(held) + piece
 
     def rest(self) -> bytes:

@@ -166,6 +166,20 @@ def test_horovodruns_own_traceback_is_one_line_and_others_stay() -> None:
     ]
 
 
+def test_horovodrun_says_nothing_where_the_ranks_were_asked_to_stop() -> None:
+    lines = [
+        b"train: Stopped after step 3 of 9, as asked. Run it again to go on.\n",
+        b"Process 0 exit with status code 143.\n",
+        b"Traceback (most recent call last):\n",
+        b"  File launch.py\n",
+        b"RuntimeError: Horovod detected that one or more processes exited with non-zero status.\n",
+        b"Process name: 0\n",
+        b"Exit code: 143\n",
+    ]
+    traceback = HorovodsTraceback()
+    assert b"".join(traceback.filter(line) for line in lines) + traceback.rest() == lines[0]
+
+
 def test_a_traceback_without_its_end_is_shown() -> None:
     traceback = HorovodsTraceback()
     assert traceback.filter(b"Traceback (most recent call last):\n") == b""

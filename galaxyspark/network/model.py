@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from galaxyspark.errors import UserError
@@ -49,7 +49,8 @@ class ModelCard:
 def save_model(directory: Path, state: dict[str, Tensor], card: ModelCard) -> None:
     """Write ``weights.safetensors`` and ``card.json`` into a new directory."""
     directory.mkdir(parents=True)
-    save_file({name: value.contiguous() for name, value in state.items()}, directory / _WEIGHTS)
+    # safetensors' own writer would let nobody else read the file.
+    (directory / _WEIGHTS).write_bytes(save({name: value.contiguous() for name, value in state.items()}))
     (directory / _CARD).write_text(json.dumps(asdict(card), indent=2))
 
 

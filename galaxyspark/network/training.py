@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -390,7 +391,7 @@ class Trainer:
         found = hvd.broadcast_object(found, root_rank=0, name="checkpoint")  # else named by its type
         if found is None:
             if hvd.rank() == 0:
-                self.checkpoints.clear()
+                self._start_over()
             return
         self.learner.load_state_dict(found["learner"])
         self.history, self.best_state = found["history"], found["best_state"]
@@ -403,6 +404,14 @@ class Trainer:
             self.plan_fits = True
         if hvd.rank() == 0:
             tqdm.write(f"Going on after step {self.step:,} of {self.plan.total_steps:,}.")
+
+    def _start_over(self) -> None:
+        """Remove what another training has left; what it published stays until this one has ended."""
+        if self.checkpoints.files():
+            why = "the last one had finished, or on other views" if self.settings.resume else "as asked"
+            tqdm.write(f"Starting a new training ({why}).")
+        self.checkpoints.clear()
+        shutil.rmtree(self.run.path("tensorboard"), ignore_errors=True)
 
     def _ask_to_stop(self, number: int, frame: Any) -> None:
         self.stop_asked = True

@@ -55,6 +55,12 @@ def test_the_card_tells_another_program_what_an_input_is(tmp_path: Path) -> None
     assert [(255 - mean) / std for mean, std in zip(card["pixel_mean"], card["pixel_std"], strict=True)] == [1] * 3
 
 
+def test_who_may_read_the_card_may_read_the_weights(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", {"weight": torch.ones(3)}, CARD)
+    modes = {file.name: file.stat().st_mode for file in (tmp_path / "model").iterdir()}
+    assert modes["weights.safetensors"] == modes["card.json"]
+
+
 def test_a_published_model_is_not_overwritten(tmp_path: Path) -> None:
     save_model(tmp_path / "model", {}, CARD)
     with pytest.raises(FileExistsError):

@@ -152,6 +152,7 @@ def test_who_asks_a_training_to_stop_gets_a_checkpoint_of_the_step(
     said = training.said()
     assert "Stopped after step" in said, said
     assert "Traceback" not in said
+    assert "ended with an error" not in said
     step = newest(run)["step"]
     assert f"Stopped after step {step} of" in said
 

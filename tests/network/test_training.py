@@ -146,12 +146,16 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
             torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-7, msg=name)
 
 
-def test_a_finished_training_starts_anew(run: Path) -> None:
+def test_a_finished_training_starts_anew_and_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = job_of(run, epochs=1)
     assert train(job)
     assert [file.name for file in (run / "checkpoints").iterdir()]
+    [events] = (run / "tensorboard").iterdir()
+    assert "Starting a new training" not in capsys.readouterr().out
     assert trainer_of(job).step == 0
     assert not list((run / "checkpoints").iterdir())
+    assert not events.exists()
+    assert "Starting a new training (the last one had finished, or on other views)." in capsys.readouterr().out
 
 
 def test_going_on_with_other_settings_is_refused(run: Path) -> None:

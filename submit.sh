@@ -22,8 +22,8 @@ One stage at a time:
   augment     images and labels to 16 views a galaxy, as petastorm Parquet
   train       views to a GoogLeNet, by Horovod: ./submit.sh train [-np RANKS] [--launcher spark] --run ...
   extract     views to features and class probabilities, by a pandas UDF
-  classify    features to an SVM, and the metrics of all classifiers
-  predict     new images to a catalogue
+  classify    features to an SVM and its rivals, and the metrics of all classifiers
+  predict     new images to a catalogue; --like ID or --odd N to look into it
   report      everything to one page: RUN/report/index.html
 
   COMMAND --help   all flags of a command, with defaults. Settings also come from --config FILE.yaml (see conf/).
@@ -105,7 +105,7 @@ main() {
     demo) exec "$bin/python" "$root/jobs/pipeline.py" --config "$root/conf/demo.yaml" --run "$root/runs/demo" "$@" ;;
     test) run_tests "$@" ;;
     bench) cd "$root" && exec "$bin/python" -m galaxyspark.quiet "$bin/python" -m benchmarks "$@" ;;
-    pipeline | report) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
+    pipeline | classify | report) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
     train) train_job ;;
     --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;
     *) spark_job "$command" ;;

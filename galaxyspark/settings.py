@@ -20,6 +20,10 @@ STAGES = ("simulate", "augment", "train", "extract", "classify", "predict", "rep
 
 _STRICT = ConfigDict(extra="forbid")
 Plane = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+SplitName = Literal["train", "validation", "test"]
+View = Annotated[int, Field(ge=0, le=15)]
+RivalName = Literal["logistic_regression", "nearest_neighbours", "random_forest", "gradient_boosting"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,23 +140,51 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InferenceSettings:
+    """What runs the trained network."""
+
+    __pydantic_config__ = _STRICT
+
+    runtime: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs the network; auto: torch where there are GPUs, else OpenVINO."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """What the network computes with; where OpenVINO's processor has no bfloat16 it is float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExtractSettings:
     """Features and class probabilities of the views."""
 
     __pydantic_config__ = _STRICT
 
-    train_views: Annotated[int, Field(ge=1, le=16)] = 4
-    """Views of each training galaxy to extract, from view 0 on; validation and test always get all 16."""
+    splits: Annotated[tuple[SplitName, ...], Field(min_length=1)] = ("train", "validation", "test")
+    """Splits to extract; classify needs all three."""
+    train_views: Annotated[tuple[View, ...], Field(min_length=1)] = (0, 1, 2, 3)
+    """Views of each training galaxy to extract, by their numbers."""
+    other_views: Annotated[tuple[View, ...], Field(min_length=1)] = tuple(range(16))
+    """Views of each validation and test galaxy to extract; classify needs all 16."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifySettings:
-    """The support vector machine on the features."""
+    """The support vector machine on the features, and its rivals."""
 
     __pydantic_config__ = _STRICT
 
-    svm_c: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.01, 0.1, 1.0, 10.0)
-    """Values of the SVM's C to choose from, on the validation split."""
+    fit_views: Literal["all", "view0"] = "all"
+    """Views of each training galaxy to fit on: all that were extracted, or view 0 alone."""
+    svm_kernels: Annotated[tuple[Literal["linear", "rbf"], ...], Field(min_length=1)] = ("linear", "rbf")
+    """Kernels of the SVM to choose from, on the validation split; so are C and gamma."""
+    svm_c: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 1.0, 10.0)
+    """Values of C to choose from; a linear SVM takes hundredths of them."""
+    svm_gamma: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.3, 1.0)
+    """Values of the RBF kernel's gamma to choose from, times one over the number of features."""
+    svm_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """An RBF machine that would take longer than this gives way to Nystroem's approximation of it, which scales."""
+    class_weight: Literal["balanced", "none"] = "balanced"
+    """What a view counts. balanced: as much more as its class is rarer, in SVM and rivals; none: all the same."""
+    rivals: tuple[RivalName, ...] = ("logistic_regression", "nearest_neighbours", "random_forest", "gradient_boosting")
+    """Classifiers to fit on the same features, to compare the SVM with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +193,12 @@ class PredictSettings:
 
     __pydantic_config__ = _STRICT
 
-    predict_views: Annotated[int, Field(ge=1, le=16)] = 1
-    """Views of each new image to average over, from view 0 on."""
+    predict_views: Annotated[int, Field(ge=1, le=16)] = 16
+    """Views of each new image to average over, from view 0 on. One is 16 times faster; it has no agreement."""
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Leave the column class empty where the network's confidence is less."""
+    formats: tuple[Literal["csv", "fits", "votable"], ...] = ("csv", "fits")
+    """Files to write the catalogue to, beside Parquet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,12 +250,13 @@ class TrainJob(RunSettings):
 class ExtractJob(RunSettings):
     """Turn views into the network's features (GoogLeNet has 1,024) and class probabilities."""
 
+    inference: Annotated[InferenceSettings, OmitArgPrefixes] = field(default_factory=InferenceSettings)
     extract: Annotated[ExtractSettings, OmitArgPrefixes] = field(default_factory=ExtractSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyJob(RunSettings):
-    """Fit the SVM on the features and measure it and the network on validation and test galaxies."""
+    """Fit the SVM and its rivals on the features and measure them and the network on validation and test galaxies."""
 
     classify: Annotated[ClassifySettings, OmitArgPrefixes] = field(default_factory=ClassifySettings)
 
@@ -231,10 +268,15 @@ class ReportJob(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictJob(RunSettings):
-    """Classify images that nobody has labelled into a catalogue, one row an image."""
+    """Classify images that nobody has labelled into a catalogue, one row an image; or look into the catalogue there."""
 
-    new_images: str
+    new_images: str = ""
     """Folder of images to classify; any path Spark reads."""
+    like: str = ""
+    """Instead of classifying, list the images of the catalogue that are most like the one of this id."""
+    odd: Annotated[int, Field(ge=0)] = 0
+    """Instead of classifying, list so many of the catalogue's strangest images."""
+    inference: Annotated[InferenceSettings, OmitArgPrefixes] = field(default_factory=InferenceSettings)
     predict: Annotated[PredictSettings, OmitArgPrefixes] = field(default_factory=PredictSettings)
 
 
@@ -255,6 +297,7 @@ class PipelineJob(RunSettings):
     simulate: Annotated[SimulateSettings, OmitArgPrefixes] = field(default_factory=SimulateSettings)
     augment: Annotated[AugmentSettings, OmitArgPrefixes] = field(default_factory=AugmentSettings)
     train: Annotated[TrainSettings, OmitArgPrefixes] = field(default_factory=TrainSettings)
+    inference: Annotated[InferenceSettings, OmitArgPrefixes] = field(default_factory=InferenceSettings)
     extract: Annotated[ExtractSettings, OmitArgPrefixes] = field(default_factory=ExtractSettings)
     classify: Annotated[ClassifySettings, OmitArgPrefixes] = field(default_factory=ClassifySettings)
     predict: Annotated[PredictSettings, OmitArgPrefixes] = field(default_factory=PredictSettings)

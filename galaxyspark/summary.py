@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from galaxyspark.run_directory import RunDirectory
+from galaxyspark.settings import PredictJob, PredictSettings
 
-CLASSIFIERS = {
-    "cnn_mean16": "CNN, mean of 16 views",
-    "cnn_view0": "CNN, one view",
-    "svm": "SVM on features of one view",
-    "always_commonest": "Always the commonest class",
+_NAMES = {
+    "cnn": "CNN",
+    "svm": "SVM",
+    "logistic_regression": "Logistic regression",
+    "nearest_neighbours": "Nearest neighbours",
+    "random_forest": "Random forest",
+    "gradient_boosting": "Gradient boosting",
 }
+_WHICH = {"mean16": "mean of 16 views", "view0": "one view"}
+CLASSIFIERS = {
+    f"{classifier}_{which}": f"{name}, {of_views}"
+    for classifier, name in _NAMES.items()
+    for which, of_views in _WHICH.items()
+} | {"always_commonest": "Always the commonest class"}
 """The classifiers of metrics.json as people read them, in the order they are shown."""
+
+_LEAST_TO_RECKON = 1_000
 
 
 def summary(run: RunDirectory) -> list[str]:
@@ -23,13 +35,7 @@ def summary(run: RunDirectory) -> list[str]:
     lines = []
     manifests = run.published()
     if "classify" in manifests:
-        test = json.loads(run.path("metrics.json").read_text())["splits"]["test"]
-        galaxies = f"On {test['svm']['n']:,} test galaxies"
-        lines.append(f"{galaxies:<30}accuracy   95% interval   macro-F1")
-        for name, title in CLASSIFIERS.items():
-            low, high = test[name]["accuracy_interval"]
-            metric = test[name]
-            lines.append(f"  {title:<28}{metric['accuracy']:8.3f}   {low:.3f}-{high:.3f}   {metric['macro_f1']:8.3f}")
+        lines += accuracy_table(json.loads(run.path("metrics.json").read_text()), "test")
     lines.append(f"\n{'Stage':<30}seconds   rate")
     for stage, manifest in manifests.items():
         lines.append(f"  {stage:<28}{manifest['duration_s']:7.0f}   {format_rate(manifest['rate'])}".rstrip())
@@ -38,6 +44,28 @@ def summary(run: RunDirectory) -> list[str]:
         if run.path(name).exists():
             lines.append(f"  {run.path(name)}")
     return lines
+
+
+def accuracy_table(metrics: Mapping[str, Any], split: str) -> list[str]:
+    """A line for each classifier of metrics.json, on one split."""
+    of_split = metrics["splits"][split]
+    galaxies = f"On {of_split['cnn_mean16']['n']:,} {split} galaxies"
+    lines = [f"{galaxies:<40}accuracy   95% interval   macro-F1   log loss   differs from SVM"]
+    for name, title in CLASSIFIERS.items():
+        if name in of_split:
+            metric = of_split[name]
+            low, high = metric["accuracy_interval"]
+            figures = f"{metric['accuracy']:8.3f}   {low:.3f}-{high:.3f}    {metric['macro_f1']:8.3f}   "
+            lines.append(f"  {title:<38}{figures}{metric['log_loss']:8.3f}   {_difference(metric)}".rstrip())
+    return lines
+
+
+def _difference(metric: Mapping[str, Any]) -> str:
+    """Of a classifier to the SVM, and whether it is more than chance."""
+    if "against_svm" not in metric:
+        return ""
+    difference, p_value = metric["against_svm"]["difference"], metric["against_svm"]["p_value"]
+    return f"{difference:+.3f} (p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'})"
 
 
 def augmented(run: Path, manifest: Mapping[str, Any]) -> list[str]:
@@ -61,6 +89,38 @@ def augmented(run: Path, manifest: Mapping[str, Any]) -> list[str]:
     outputs = ["preview.png", "quarantine"] if counts["quarantined"] else ["preview.png"]
     lines += [f"  {run / name}" for name in outputs if (run / name).exists()]
     lines.append(f"  {run / 'views'}")
+    return lines
+
+
+def predicted(job: PredictJob, manifest: Mapping[str, Any], cores: int) -> list[str]:
+    """What the stage predict has made: counts, classes, rate and cost, and what to look at."""
+    counts, run = manifest["counts"], RunDirectory(job.run)
+    shares = ", ".join(f"{count:,} {name}" for name, count in sorted(manifest["classes"].items()))
+    lines = [f"{counts['images']:,} images: {shares or 'none classified'}."]
+    if counts["quarantined"]:
+        lines.append(f"Could not be read, the catalogue says why: {counts['quarantined']:,}.")
+    if counts["taken_over"]:
+        lines.append(f"Taken over from the catalogue before, as they have not changed: {counts['taken_over']:,}.")
+    if job.predict.min_confidence:
+        lines += _confident(run, job.predict, counts)
+    lines.append(f"{format_rate(manifest['rate'])}.")
+    if counts["images"] - counts["taken_over"] >= _LEAST_TO_RECKON:  # of fewer, most of the time is the start
+        hours = 1e6 * cores / manifest["rate"]["per_s"] / 3600
+        lines.append(f"At that rate a million images take {hours:,.0f} core hours, on these cores.")
+    names = ("catalogue.csv", "catalogue.fits", "catalogue.vot", "catalogue")
+    return [*lines, "", "Look at:", *(f"  {run.path(name)}" for name in names if run.path(name).exists())]
+
+
+def _confident(run: RunDirectory, settings: PredictSettings, counts: Mapping[str, int]) -> list[str]:
+    """How many images reach the confidence, and how often such a class was right on test galaxies."""
+    reached, least = counts["classified"] - counts["under_min_confidence"], settings.min_confidence
+    lines = [f"Reach --min-confidence {least:g}: {reached:,} of {counts['classified']:,}."]
+    which = "cnn_view0" if settings.predict_views == 1 else "cnn_mean16"
+    rows = json.loads(run.path("metrics.json").read_text())["splits"]["test"][which]["by_confidence"]
+    row = max((row for row in rows if row["min_confidence"] <= least), key=itemgetter("min_confidence"))
+    if row["accuracy"] is not None:
+        share, accuracy = row["share"], row["accuracy"]
+        lines.append(f"Of test galaxies {share:.1%} reach {row['min_confidence']:g}, {accuracy:.1%} of them right.")
     return lines
 
 

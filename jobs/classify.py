@@ -1,20 +1,16 @@
-"""Spark job: fit the SVM on the driver and measure it against the network. See --help."""
+"""Fit the SVM and its rivals on the driver and measure them against the network. See --help."""
 
 from galaxyspark.classify.compare import classify
 from galaxyspark.command_line import run_job
 from galaxyspark.settings import ClassifyJob
-from galaxyspark.spark import start_session
+from galaxyspark.summary import accuracy_table
 
 
 def main(job: ClassifyJob) -> None:
-    metrics = classify(start_session("classify", job.verbose), job)
-    for split, classifiers in metrics["splits"].items():
-        for name, metric in classifiers.items():
-            low, high = metric["accuracy_interval"]
-            print(
-                f"{split:<11}{name:<17}accuracy {metric['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
-                f"  macro-F1 {metric['macro_f1']:.3f}  n {metric['n']:,}"
-            )
+    metrics = classify(job)
+    for split in metrics["splits"]:
+        print("\n" + "\n".join(accuracy_table(metrics, split)))
+    print(f"\nLook at:\n  {job.run / 'metrics.json'}")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def finished_run(augmented_run: Path, galaxies: Galaxies) -> Path:
     (galaxies.unlabelled / "<b>text.png").write_text("not an image")
     flags = ["--run", augmented_run, "--images", galaxies.images, "--labels", galaxies.labels]
     flags += ["--new-images", galaxies.unlabelled, "--start-at", "train", "--weights", "none", "--epochs", 2]
-    flags += ["--batch-size", 16, "--train-views", 3, "--predict-views", 2, "--svm-c", 0.1, 1]
+    flags += ["--batch-size", 16, "--train-views", 0, 1, 2, "--predict-views", 2, "--svm-c", 0.1, 1]
+    flags += ["--formats", "csv", "fits", "votable"]
     completed = _run(ROOT / "submit.sh", "pipeline", *flags)
     assert completed.returncode == 0, completed.stdout + completed.stderr
     (augmented_run / "terminal.txt").write_text(completed.stdout + completed.stderr)

@@ -77,7 +77,7 @@ def test_required_settings_may_come_from_the_yaml(config: Callable) -> None:
 
 
 def test_a_job_passes_over_the_settings_of_the_others(config: Callable) -> None:
-    file = config("augment: {jpeg_quality: 1000000}\nextract: {train_views: 2}\ntrain: {epochs: 2}\nranks: 4")
+    file = config("augment: {jpeg_quality: 1000000}\nextract: {train_views: [2]}\ntrain: {epochs: 2}\nranks: 4")
     assert parse(TrainJob, ["--config", file, *RUN]).train.epochs == 2
 
 

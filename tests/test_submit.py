@@ -33,7 +33,7 @@ def test_a_command_that_is_not_there(run_submit) -> None:
 def test_the_pipeline_ends_with_accuracy_rates_and_what_to_look_at(finished_run: Path) -> None:
     shown = (finished_run / "terminal.txt").read_text()
     assert re.search(r"CNN, mean of 16 views +0\.\d{3}", shown)
-    assert re.search(r"SVM on features of one view +0\.\d{3}", shown)
+    assert re.search(r"SVM, one view +0\.\d{3}", shown)
     for stage in ("augment", "train", "extract"):
         assert re.search(rf"^  {stage} +\d+ +[\d,]+ views/s", shown, re.MULTILINE), stage
     assert f"{finished_run}/report/index.html" in shown
@@ -53,11 +53,15 @@ def test_the_run_is_laid_out_as_documented(finished_run: Path) -> None:
         "checkpoints",
         "history.jsonl",
         "features",
+        "classifiers/card.json",
         "classifiers/svm.skops",
         "metrics.json",
+        "predictions.parquet",
         "report/index.html",
         "catalogue",
         "catalogue.csv",
+        "catalogue.fits",
+        "catalogue.vot",
         *(f"manifests/{stage}.json" for stage in STAGES),
     ):
         assert (finished_run / name).exists(), name

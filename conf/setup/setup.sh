@@ -86,6 +86,8 @@ install_packages() {
 
 install_all_but_horovod() {
   grep -v '^horovod==' "$requirements" | "$venv/bin/python" -m pip install --disable-pip-version-check -r /dev/stdin
+  # It would tell OpenVINO's makers of every import; OpenVINO does as well without it.
+  "$venv/bin/python" -m pip uninstall --disable-pip-version-check --yes openvino-telemetry
 }
 
 # The wheel in the user's cache; nothing where there is none.

@@ -1,97 +1,223 @@
-"""The stage ``classify``: fit the SVM on the driver, and measure it and the network on the same galaxies."""
+"""The stage ``classify``: fit the SVM and its rivals on the driver, and measure them and the network."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
-from sklearn.pipeline import Pipeline
 
-from galaxyspark.classify.metrics import evaluate
-from galaxyspark.classify.svm import fit_svm, save_svm
+from galaxyspark.classify.calibration import fit_temperature, log_of, with_temperature
+from galaxyspark.classify.features import SplitFeatures, read_split
+from galaxyspark.classify.fitted import FittedClassifier
+from galaxyspark.classify.metrics import evaluate, paired, votes_rmse
+from galaxyspark.classify.outliers import fit_outlier_score
+from galaxyspark.classify.rivals import fit_rival
+from galaxyspark.classify.saved import save_classifiers
+from galaxyspark.classify.svm import fit_svm
 from galaxyspark.errors import UserError
-from galaxyspark.run_directory import RunDirectory, file_url, write_atomically
-from galaxyspark.settings import ClassifyJob
+from galaxyspark.run_directory import RunDirectory, versions, write_atomically
+from galaxyspark.settings import ClassifyJob, ClassifySettings
 
-SVM_FILE = "svm.skops"
+JUDGED = ("validation", "test")
+NUM_VIEWS = 16
+_Probabilities = dict[str, NDArray[np.float64]]
 
 
-def classify(spark: SparkSession, job: ClassifyJob) -> dict[str, Any]:
-    """Write ``classifiers/`` and ``metrics.json`` of a run.
+@dataclass(frozen=True)
+class Fitted:
+    """All classifiers of features, calibrated, and what is to be told of them: how they were chosen, their seconds."""
+
+    classifiers: dict[str, FittedClassifier]
+    told: dict[str, dict[str, Any]]
+
+
+def classify(job: ClassifyJob, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Write ``classifiers/``, ``predictions.parquet`` and ``metrics.json`` of a run.
+
+    Args:
+        job: The settings.
+        say: Is told what is going to take long.
 
     Returns:
         The content of metrics.json.
 
     Raises:
-        UserError: The features are not there or not those of the model, or the training split has one class only.
+        UserError: The features are not there, not those of the model, or not whole; or the training split has one
+            class only.
     """
     run = RunDirectory(job.run)
-    features = run.manifest("extract")
+    extracted, augmented, trained = (run.manifest(stage) for stage in ("extract", "augment", "train"))
     run.require_current("train", "extract")
-    classes = tuple(features["classes"])
-    train_pdf, judged_pdf = load_features(spark, run, classes)
-    if train_pdf["truth"].nunique() < 2:
+    classes = tuple(extracted["classes"])
+    features = run.path("features")
+    train = read_split(features, "train", classes, view=0 if job.classify.fit_views == "view0" else None)
+    if len(np.unique(train.truth)) < 2:
         raise UserError(f"{run.root}: all training galaxies are of one class; an SVM needs two at least.")
-    with run.stage("classify", job, {"extract": features["id"]}) as staging:
-        start = time.perf_counter()
-        commonest = int(train_pdf["truth"].mode()[0])
-        view0_pdf = judged_pdf[(judged_pdf["view"] == 0) & (judged_pdf["split"] == "validation")]
-        svm, choice = fit_svm(_xy(train_pdf), _xy(view0_pdf), job.classify.svm_c, job.seed)
-        choice |= {"training_views": len(train_pdf), "fit_s": round(time.perf_counter() - start, 2)}
-        save_svm(svm, staging.path("classifiers") / SVM_FILE)
+    judged = {split: read_judged(features, split, classes, train.features.shape[2]) for split in JUDGED}
+    with run.stage("classify", job, {"extract": extracted["id"]}) as staging:
+        fitted = fit_all(train, judged["validation"], len(classes), job.classify, job.seed, say)
+        temperatures = network_temperatures(judged["validation"])
+        outliers = fit_outlier_score(train.features[:, 0], judged["validation"].features[:, 0], job.seed)
+        save_classifiers(
+            staging.path("classifiers"),
+            fitted.classifiers,
+            outliers,
+            classes=classes,
+            model=trained["id"],
+            num_features=train.features.shape[2],
+            network_temperature=temperatures,
+            versions=versions(),
+        )
+        said = {split: all_probabilities(judged[split], train, fitted, temperatures) for split in JUDGED}
+        write_predictions(staging.path("predictions.parquet"), judged, said, classes)
         metrics = {
             "classes": classes,
-            "epoch": run.manifest("train")["training"]["chosen"]["epoch"],
-            "svm": choice,
-            "splits": {
-                split: judge(judged_pdf[judged_pdf["split"] == split], svm, classes, commonest)
-                for split in ("validation", "test")
+            "epoch": trained["training"]["chosen"]["epoch"],
+            "class_shares": augmented["class_shares"],
+            "network": {
+                "temperature": temperatures,
+                "seconds_a_view": 1 / extracted["rate"]["per_s"],
+                "votes_rmse": {split: rmse_of(judged[split]) for split in JUDGED},
             },
+            "classifiers": fitted.told,
+            "seconds_an_image": seconds_an_image(1 / extracted["rate"]["per_s"], fitted),
+            "splits": {split: measured(judged[split], said[split], classes, job.seed) for split in JUDGED},
         }
         write_atomically(staging.path("metrics.json"), json.dumps(metrics, indent=2))
-        staging.manifest = {"svm": choice}
+        staging.manifest = {"svm": fitted.told["svm"]}
     return metrics
 
 
-def load_features(spark: SparkSession, run: RunDirectory, classes: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Features on the driver: the training split's, and those of validation and test.
+def read_judged(features: Path, split: str, classes: tuple[str, ...], num_features: int) -> SplitFeatures:
+    """The features of a split that classifiers are judged on, which has all views.
 
-    Returns:
-        Two frames with galaxy_id, view, split, truth (position of the class), features and probabilities. The first
-        holds training galaxies, all their extracted views; the second all 16 views of the others, with the features
-        of view 0 only, since no more are used.
+    Raises:
+        UserError: It has not, or its features are of another length than those of training.
     """
-    features_df = spark.read.parquet(file_url(run.path("features")))
-    position = F.array_position(F.lit(list(classes)), F.col("label")) - 1
-    needed = F.when((F.col("split") == "train") | (F.col("view") == 0), F.col("features")).alias("features")
-    columns_df = features_df.select("galaxy_id", "view", "split", position.alias("truth"), needed, "probabilities")
-    ordered_df = columns_df.orderBy("galaxy_id", "view")
-    return ordered_df.where("split = 'train'").toPandas(), ordered_df.where("split != 'train'").toPandas()
+    judged = read_split(features, split, classes)
+    if len(judged.views) < NUM_VIEWS:
+        lacking = sorted(set(range(NUM_VIEWS)) - set(judged.views))
+        raise UserError(
+            f"{features}: the {split} split lacks view {', '.join(map(str, lacking))}. "
+            "Run the stage extract again, without --other-views."
+        )
+    if judged.features.shape[2] != num_features:
+        raise UserError(
+            f"{features}: features of {judged.features.shape[2]:,} numbers in the {split} split, but of "
+            f"{num_features:,} in training: they are of different networks. Run the stage extract again."
+        )
+    return judged
 
 
-def judge(split_pdf: pd.DataFrame, svm: Pipeline, classes: Sequence[str], commonest: int) -> dict[str, Any]:
-    """Metrics of every classifier on the galaxies of one split, 16 rows each.
-
-    Beside the network and the SVM stands what answering the training split's ``commonest`` class would give.
-    """
-    view0_pdf = split_pdf[split_pdf["view"] == 0]
-    truth = view0_pdf["truth"].to_numpy()
-    mean16 = split_pdf.groupby("galaxy_id", sort=True)["probabilities"].agg(lambda views: np.mean(list(views), axis=0))
-    predictions = {
-        "cnn_view0": np.stack(view0_pdf["probabilities"].tolist()).argmax(axis=1),
-        "cnn_mean16": np.stack(mean16[view0_pdf["galaxy_id"]].tolist()).argmax(axis=1),
-        "svm": svm.predict(_xy(view0_pdf)[0]),
-        "always_commonest": np.full_like(truth, commonest),
+def fit_all(
+    train: SplitFeatures,
+    validation: SplitFeatures,
+    num_classes: int,
+    settings: ClassifySettings,
+    seed: int,
+    say: Callable[[str], None],
+) -> Fitted:
+    """Fit the SVM and its rivals on the training views, choose by view 0 of validation, and calibrate on that too."""
+    views = train.features.reshape(-1, train.features.shape[2]), train.truth.repeat(len(train.views))
+    view0 = validation.features[:, 0], validation.truth
+    weights = None if settings.class_weight == "none" else settings.class_weight
+    fitted = Fitted({}, {})
+    fits: dict[str, Callable[[], tuple[FittedClassifier, dict[str, Any]]]] = {
+        "svm": partial(fit_svm, views, view0, num_classes, settings, seed, say)
     }
-    return {name: evaluate(truth, predicted, classes) for name, predicted in predictions.items()}
+    fits |= {name: partial(fit_rival, name, views, view0, num_classes, weights, seed) for name in settings.rivals}
+    for name, fit in fits.items():
+        start = time.perf_counter()
+        classifier, choice = fit()
+        fit_s = time.perf_counter() - start
+        start = time.perf_counter()
+        temperature = fit_temperature(classifier.scores(view0[0]), view0[1])
+        predict_s = (time.perf_counter() - start) / len(view0[0])
+        fitted.classifiers[name] = replace(classifier, temperature=temperature)
+        costs = {"temperature": temperature, "fit_s": round(fit_s, 2), "seconds_a_view": predict_s}
+        fitted.told[name] = {"training_views": len(views[0])} | choice | costs
+        say(f"  {name.replace('_', ' ')}: fitted in {fit_s:.1f} s")
+    return fitted
 
 
-def _xy(pdf: pd.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    return np.stack(pdf["features"].tolist()), pdf["truth"].to_numpy(dtype=np.int64)
+def network_temperatures(validation: SplitFeatures) -> dict[str, float]:
+    """Temperatures of the network's probabilities: of view 0, and of the mean over all views."""
+    means = {"view0": validation.probabilities[:, 0], "mean16": validation.probabilities.mean(axis=1)}
+    return {name: fit_temperature(log_of(mean), validation.truth) for name, mean in means.items()}
+
+
+def all_probabilities(
+    judged: SplitFeatures, train: SplitFeatures, fitted: Fitted, temperatures: Mapping[str, float]
+) -> _Probabilities:
+    """Calibrated probabilities, shape (galaxies, classes), of every classifier on view 0 and on the mean of 16 views.
+
+    Beside them stands what the shares of the classes in training say, whatever the galaxy.
+    """
+    num_galaxies, num_views, num_features = judged.features.shape
+    said = {
+        "cnn_view0": with_temperature(log_of(judged.probabilities[:, 0]), temperatures["view0"]),
+        "cnn_mean16": with_temperature(log_of(judged.probabilities.mean(axis=1)), temperatures["mean16"]),
+    }
+    for name, classifier in fitted.classifiers.items():
+        of_views = classifier.probabilities(judged.features.reshape(-1, num_features))
+        of_views = of_views.reshape(num_galaxies, num_views, -1)
+        said |= {f"{name}_view0": of_views[:, 0], f"{name}_mean16": of_views.mean(axis=1)}
+    shares = np.bincount(train.truth, minlength=judged.probabilities.shape[2]) / len(train.truth)
+    return said | {"always_commonest": np.tile(shares, (num_galaxies, 1))}
+
+
+def measured(
+    judged: SplitFeatures, said: _Probabilities, classes: tuple[str, ...], seed: int
+) -> dict[str, dict[str, Any]]:
+    """The metrics of every classifier on one split, with ``against_svm`` where they are not the SVM's own."""
+    metrics = {}
+    for name, probabilities in said.items():
+        metrics[name] = evaluate(judged.truth, probabilities, classes, seed)
+        svm = "svm_mean16" if name.endswith("mean16") else "svm_view0"
+        if name != svm:
+            metrics[name]["against_svm"] = paired(judged.truth, probabilities, said[svm])
+    return metrics
+
+
+def seconds_an_image(network_s: float, fitted: Fitted) -> dict[str, float]:
+    """What an image takes from its views on, by classifier: the network on one view or 16, and then the classifier."""
+    a_view = {"cnn": 0.0} | {name: told["seconds_a_view"] for name, told in fitted.told.items()}
+    return {
+        f"{name}_{which}": views * (network_s + own_s)
+        for name, own_s in a_view.items()
+        for which, views in (("view0", 1), ("mean16", NUM_VIEWS))
+    }
+
+
+def rmse_of(judged: SplitFeatures) -> dict[str, float] | None:
+    """The challenge's score of the network's votes, of view 0 and of the mean of 16; None where it has learned none."""
+    if judged.votes is None or judged.true_votes is None:
+        return None
+    return {
+        "view0": votes_rmse(judged.votes[:, 0], judged.true_votes),
+        "mean16": votes_rmse(judged.votes.mean(axis=1), judged.true_votes),
+    }
+
+
+def write_predictions(
+    file: Path, judged: Mapping[str, SplitFeatures], said: Mapping[str, _Probabilities], classes: tuple[str, ...]
+) -> None:
+    """What every classifier says of every galaxy: split, galaxy_id, label, and each one's probabilities, a list."""
+    tables = []
+    for split, galaxies in judged.items():
+        columns: dict[str, Any] = {
+            "split": [split] * len(galaxies.galaxy_ids),
+            "galaxy_id": galaxies.galaxy_ids,
+            "label": [classes[position] for position in galaxies.truth],
+        }
+        tables.append(pa.table(columns | {name: pa.array(list(p)) for name, p in said[split].items()}))
+    pq.write_table(pa.concat_tables(tables), file)

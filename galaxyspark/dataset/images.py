@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
@@ -27,8 +28,9 @@ class Images:
 
     Attributes:
         folder: Any path Spark reads.
-        files_df: One row an image: ``path``, ``length`` (bytes), ``galaxy_id`` (the file's name without its ending) and
-            ``reason``, why it cannot be used, null where it is to be read.
+        files_df: One row an image: ``path``, ``length`` (bytes), ``modified`` (when it was, null for empty files),
+            ``galaxy_id`` (the file's name without its ending) and ``reason``, why it cannot be used, null where it is
+            to be read.
         num_other_files: Files there that are no images by their name, which are passed over.
         max_file_mb: Larger files are not read.
     """
@@ -52,7 +54,8 @@ def find_images(spark: SparkSession, folder: str, flag: str = "--images", max_fi
         UserError: The folder is missing or has no images.
     """
     listed_df = _binary_files(spark, folder, flag)
-    files_df = listed_df.select("path", "length", galaxy_id_of_path()).cache()
+    modified = F.col("modificationTime").alias("modified")
+    files_df = listed_df.select("path", "length", modified, galaxy_id_of_path()).cache()
     files_df = files_df.union(_empty_files(spark, listed_df, files_df.select("path"))).cache()
     images_df = files_df.where("galaxy_id != ''")
     num_files, num_images = files_df.count(), images_df.count()
@@ -75,22 +78,29 @@ def _with_same_id(images_df: DataFrame) -> DataFrame:
         F.col("same_id").isNotNull(), F.concat(F.lit("same id as another file: "), "same_id", F.lit(" have it"))
     )
     joined_df = images_df.join(F.broadcast(counts_df.where("same_id > 1")), "galaxy_id", "left")
-    return joined_df.select("path", "length", "galaxy_id", F.coalesce("reason", same_id).alias("reason")).cache()
+    return joined_df.withColumn("reason", F.coalesce("reason", same_id)).drop("same_id").cache()
 
 
-def read_images(spark: SparkSession, images: Images) -> DataFrame:
+def read_images(spark: SparkSession, images: Images, since: datetime | None = None) -> DataFrame:
     """The images without a ``reason``, with their bytes: columns ``path``, ``length``, ``galaxy_id``, ``content``.
 
     Files that cannot be read, or are gone since, have no row.
+
+    Args:
+        spark: The session.
+        images: What to read.
+        since: None of them was modified before; older files are not opened.
     """
-    content_df = (
+    listing_df = (
         _reader(spark)
         .option("pathGlobFilter", _IMAGE_GLOB)
         .option("recursiveFileLookup", True)
         .load(images.folder)
         .where(F.col("length") <= int(images.max_file_mb * 1e6))  # binaryFile does not read what this leaves out
-        .select("path", "length", galaxy_id_of_path(), "content")
     )
+    if since is not None:
+        listing_df = listing_df.where(F.col("modificationTime") >= F.lit(since))
+    content_df = listing_df.select("path", "length", galaxy_id_of_path(), "content")
     # The folder is listed again; what has come since is not of these images.
     listed_df = images.files_df.where("reason IS NULL").select("path")
     return content_df.join(F.broadcast(listed_df), "path", "left_semi")
@@ -144,8 +154,9 @@ def _empty_files(spark: SparkSession, listed_df: DataFrame, rows_df: DataFrame) 
     if spark._jvm.java.lang.reflect.Array.getLength(found) > rows_df.count():  # type: ignore[union-attr]
         listed = {row[0] for row in rows_df.collect()}
         paths = [path for path in (_as_in_rows(url) for url in found) if path not in listed]
-    rows = [(path, 0) for path in paths]
-    return spark.createDataFrame(rows, "path string, length long").select("path", "length", galaxy_id_of_path())
+    rows = [(path, 0, None) for path in paths]
+    empty_df = spark.createDataFrame(rows, "path string, length long, modified timestamp")
+    return empty_df.select("path", "length", "modified", galaxy_id_of_path())
 
 
 def _as_in_rows(url: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -11,73 +12,115 @@ from pyspark import Broadcast
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from galaxyspark.features.inference import Classifier
+from galaxyspark.dataset.schema import VOTE_FIELDS
+from galaxyspark.errors import UserError
+from galaxyspark.features.inference import Program, Runtime, infer
 from galaxyspark.network.model import ModelCard, load_card, load_weights
 from galaxyspark.run_directory import RunDirectory, file_url
-from galaxyspark.settings import ExtractJob
+from galaxyspark.settings import ExtractJob, ExtractSettings, InferenceSettings
 from galaxyspark.spark import progress
-
-INFERENCE_TYPE = "features array<float>, probabilities array<float>"
 
 
 def extract(spark: SparkSession, job: ExtractJob) -> dict[str, Any]:
     """Write ``features/`` of a run: galaxy_id, view, split, label, features (1,024), probabilities.
 
+    Of a network that has learned votes there are ``votes`` (37) too, and beside them the volunteers' ``true_votes``.
+
     Returns:
         The manifest that was published with it.
 
     Raises:
-        UserError: The views or the model are not there, or the model was trained on views that were replaced since.
+        UserError: The views or the model are not there, or the model was trained on other views than these.
     """
     run = RunDirectory(job.run)
     data, model = run.manifest("augment"), run.manifest("train")
     run.require_current("train")
+    card = load_card(run.path("model"))
+    check_fit(card, data, run)
     with run.stage("extract", job, {"augment": data["id"], "train": model["id"]}) as staging:
-        views_df = spark.read.parquet(file_url(run.path("views")))
-        wanted_df = views_df.where((F.col("split") != "train") | (F.col("view") < job.extract.train_views))
-        features_df = with_inference(spark, wanted_df, *load_published_model(run)).select(
-            "galaxy_id", "view", "split", "label", "features", "probabilities"
-        )
+        program = published_program(spark, run, job.inference)
+        views_df = wanted_views(spark.read.parquet(file_url(run.path("views"))), job.extract)
+        columns = ["galaxy_id", "view", "split", "label", "features", "probabilities"]
+        if card.objective == "votes":
+            views_df = views_df.withColumn("true_votes", F.array(*VOTE_FIELDS.values()))
+            columns += ["votes", "true_votes"]
         with progress(spark, "extract"):
+            features_df = with_inference(spark, views_df, program, card).select(*columns)
             features_df.write.parquet(file_url(staging.path("features")))
         num_views = spark.read.parquet(file_url(staging.path("features"))).count()
         staging.handled = num_views, "views"
-        staging.manifest = {"classes": data["classes"], "counts": {"views": num_views}}
+        staging.manifest = {
+            "classes": data["classes"],
+            "runtime": type(program).__name__.removesuffix("Program").lower(),
+            "precision": job.inference.precision,
+            "counts": {"views": num_views},
+        }
     return staging.manifest
 
 
-def load_published_model(run: RunDirectory) -> tuple[ModelCard, dict[str, Any]]:
-    """The card and the weights of a run's model.
+def check_fit(card: ModelCard, data: Mapping[str, Any], run: RunDirectory) -> None:
+    """Whether the network was made for views such as these.
+
+    Raises:
+        UserError: It was made for others, as when model/ was copied from another run.
+    """
+    expected = (tuple(data["classes"]), data["recipe"]["size_px"])
+    found = (card.classes, card.recipe.size_px)
+    if found != expected:
+        names = [f"{', '.join(classes)} at {size_px} px" for classes, size_px in (found, expected)]
+        raise UserError(
+            f"{run.path('model')}: made for {names[0]}, but the views are of {names[1]}. "
+            f"Train on these views: ./submit.sh train --run {run.root} ..."
+        )
+
+
+def wanted_views(views_df: DataFrame, settings: ExtractSettings) -> DataFrame:
+    """The splits and views that the settings name."""
+    of_training = (F.col("split") == "train") & F.col("view").isin(*settings.train_views)
+    of_others = (F.col("split") != "train") & F.col("view").isin(*settings.other_views)
+    return views_df.where(F.col("split").isin(*settings.splits) & (of_training | of_others))
+
+
+def published_program(spark: SparkSession, run: RunDirectory, settings: InferenceSettings) -> Program:
+    """A run's network, prepared for the runtime that the settings name.
 
     Raises:
         UserError: The run has no published model.
     """
+    from galaxyspark.features.programs import make_program  # brings torch, which workers do without
+
     run.manifest("train")
-    return load_card(run.path("model")), load_weights(run.path("model"))
+    model = run.path("model")
+    on_gpus = float(spark.conf.get("spark.executor.resource.gpu.amount", "0") or 0) > 0
+    return make_program(load_card(model), load_weights(model), settings.runtime, settings.precision, on_gpus)
 
 
-def with_inference(spark: SparkSession, views_df: DataFrame, card: ModelCard, state: dict[str, Any]) -> DataFrame:
-    """The views with two more columns, ``features`` and ``probabilities``, from their column ``image``."""
-    model = spark.sparkContext.broadcast((card, state))
-    num_threads = int(spark.conf.get("spark.task.cpus", "1") or 1)
-    return views_df.withColumn("inference", inference_udf(model, num_threads)("image")).select("*", "inference.*")
+def with_inference(spark: SparkSession, views_df: DataFrame, program: Program, card: ModelCard) -> DataFrame:
+    """The views with what the network says of their column ``image``: the fields of ``Inference`` as columns."""
+    udf = inference_udf(spark.sparkContext.broadcast(program), threads_of_task(spark), card.objective == "votes")
+    return views_df.withColumn("inference", udf("image")).select("*", "inference.*")
 
 
-def inference_udf(model: Broadcast[Any], num_threads: int) -> Callable[[str], Column]:
-    """The pandas UDF: a column of JPEG views -> a struct of features and probabilities."""
+def threads_of_task(spark: SparkSession) -> int:
+    """Threads to compute with in one task: as many as Spark gives it cores, if the machine has them."""
+    return max(1, min(int(spark.conf.get("spark.task.cpus", "1") or 1), os.cpu_count() or 1))
 
-    @F.pandas_udf(INFERENCE_TYPE)  # type: ignore[attr-defined,untyped-decorator]
-    def infer(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        classifier = _classifier_of_worker(model, num_threads)
+
+def inference_udf(program: Broadcast[Program], num_threads: int, with_votes: bool) -> Callable[[str], Column]:
+    """The pandas UDF: a column of JPEG views -> a struct of what the network says."""
+    names = ["features", "probabilities", "votes"] if with_votes else ["features", "probabilities"]
+
+    @F.pandas_udf(", ".join(f"{name} array<float>" for name in names))  # type: ignore[attr-defined,untyped-decorator]
+    def infer_views(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+        runtime = runtime_of_worker(program, num_threads)
         for jpegs in batches:
-            inference = classifier.infer(jpegs.tolist())
-            yield pd.DataFrame({"features": list(inference.features), "probabilities": list(inference.probabilities)})
+            inference = infer(runtime, jpegs.tolist())
+            yield pd.DataFrame({name: list(getattr(inference, name)) for name in names})
 
-    return infer  # type: ignore[no-any-return]
+    return infer_views  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=1)
-def _classifier_of_worker(model: Broadcast[Any], num_threads: int) -> Classifier:
+def runtime_of_worker(program: Broadcast[Program], num_threads: int) -> Runtime:
     """One network per Python worker, kept for all tasks that Spark gives it."""
-    card, state = model.value
-    return Classifier(card, state, num_threads)
+    return program.value.load(num_threads)

@@ -1,18 +1,14 @@
-"""A trained network as a function from encoded views to features and probabilities. No Spark here."""
+"""What a trained network says of views, and what it takes to run one. Neither Spark nor torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from galaxyspark.network.memory import keep_freed_memory
-from galaxyspark.network.model import ModelCard, load_network, objective_of
-from galaxyspark.network.networks import FeatureNetwork, to_input
 from galaxyspark.views.decode import decode_views
 
 
@@ -23,28 +19,28 @@ class Inference:
     Attributes:
         features: float32, shape (views, 1024 in GoogLeNet): the pooled layer before the last.
         probabilities: float32 0 to 1, shape (views, classes), each row adding up to 1.
+        votes: float32 0 to 1, shape (views, 37), of a network that has learned them; else None.
     """
 
     features: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    votes: NDArray[np.float32] | None = None
 
 
-class Classifier:
-    """A trained network ready for inference, on the GPU where there is one."""
+class Runtime(Protocol):
+    """A network that is loaded."""
 
-    def __init__(self, card: ModelCard, state: dict[str, Tensor], num_threads: int) -> None:
-        keep_freed_memory()
-        torch.set_num_threads(num_threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.card, self.objective = card, objective_of(card)
-        self.network = FeatureNetwork(card.network, load_network(card, state)).to(self.device)
+    def __call__(self, images: NDArray[np.uint8]) -> Inference:
+        """Run it on pixels 0-255, shape (views, size, size, 3), colour order RGB."""
 
-    @torch.inference_mode()
-    def infer(self, jpegs: Sequence[bytes]) -> Inference:
-        """Features and probabilities of encoded views (JPEG, of the size the network was trained on)."""
-        images = torch.from_numpy(decode_views(jpegs)).to(self.device)
-        inputs = to_input(images, self.card.pixel_mean, self.card.pixel_std)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            features, logits = self.network(inputs)
-        probabilities = self.objective.probabilities(logits.float())
-        return Inference(features.float().cpu().numpy(), probabilities.cpu().numpy())
+
+class Program(Protocol):
+    """A network prepared for one of the runtimes: a value to send to workers."""
+
+    def load(self, num_threads: int) -> Runtime:
+        """Load it into this process, to compute with so many threads."""
+
+
+def infer(runtime: Runtime, jpegs: Sequence[bytes]) -> Inference:
+    """Run a network on encoded views (JPEG, of the size the network was trained on)."""
+    return runtime(decode_views(jpegs))

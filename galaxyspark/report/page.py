@@ -224,7 +224,7 @@ def draw_confusions(metrics: Mapping[str, Any]) -> list[Drawing]:
     classes, test = metrics["classes"], metrics["splits"]["test"]
     drawings = [
         draw_confusion(f"confusion_{name}", CLASSIFIERS[name], test[name]["confusion"], classes)
-        for name in ("cnn_mean16", "svm")
+        for name in ("cnn_mean16", "svm_mean16")
     ]
     if tuple(classes) == ORIGINAL.classes:
         title = "Original pipeline, other data set"

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
-from galaxyspark.classify.svm import load_svm
+from galaxyspark.classify.compare import classify
+from galaxyspark.classify.saved import open_classifiers
+from galaxyspark.errors import UserError
+from galaxyspark.settings import ClassifyJob, ClassifySettings
+from galaxyspark.summary import CLASSIFIERS
 
 
 @pytest.fixture(scope="module")
@@ -21,41 +25,116 @@ def metrics(finished_run: Path) -> dict:
 @pytest.fixture(scope="module")
 def judged_pdf(finished_run: Path) -> pd.DataFrame:
     features_pdf = pd.read_parquet(finished_run / "features")
-    return features_pdf[features_pdf["split"] == "test"]
+    return features_pdf[features_pdf["split"] == "test"].sort_values(["galaxy_id", "view"])
+
+
+@pytest.fixture(scope="module")
+def truth(metrics: dict, judged_pdf: pd.DataFrame) -> np.ndarray:
+    labels = judged_pdf[judged_pdf["view"] == 0]["label"]
+    return labels.map(metrics["classes"].index).to_numpy()
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-@pytest.mark.parametrize("classifier", ["cnn_view0", "cnn_mean16", "svm", "always_commonest"])
-def test_the_shape_of_a_classifiers_metrics(metrics: dict, split: str, classifier: str) -> None:
-    metric = metrics["splits"][split][classifier]
-    assert set(metric) == {"n", "accuracy", "accuracy_interval", "macro_f1", "recall", "confusion"}
-    assert set(metric["recall"]) == set(metrics["classes"])
-    assert np.sum(metric["confusion"]) == metric["n"] > 0
-    low, high = metric["accuracy_interval"]
-    assert 0 <= low <= metric["accuracy"] <= high <= 1
+def test_every_classifier_is_measured(metrics: dict, split: str) -> None:
+    assert set(metrics["splits"][split]) == set(CLASSIFIERS)
+    for name, metric in metrics["splits"][split].items():
+        assert np.sum(metric["confusion"]) == metric["n"] > 0
+        for low, high in (metric["accuracy_interval"], metric["bootstrap"]["accuracy"]):
+            assert 0 <= low <= metric["accuracy"] <= high <= 1
+        assert ("against_svm" in metric) == (not name.startswith("svm"))
+        assert 0 <= metric["calibration"]["expected_calibration_error"] <= 1
 
 
-def test_the_networks_figures_on_test_galaxies(metrics: dict, judged_pdf: pd.DataFrame) -> None:
-    classes = metrics["classes"]
-    by_galaxy = judged_pdf.sort_values("view").groupby("galaxy_id")
-    truth = by_galaxy["label"].first()
-    view0 = by_galaxy["probabilities"].first().map(lambda of_view: classes[int(np.argmax(of_view))])
-    mean16 = by_galaxy["probabilities"].agg(lambda views: classes[int(np.argmax(np.mean(list(views), axis=0)))])
-    for name, predicted in (("cnn_view0", view0), ("cnn_mean16", mean16)):
+def test_the_networks_figures_on_test_galaxies(metrics: dict, judged_pdf: pd.DataFrame, truth: np.ndarray) -> None:
+    of_views = np.stack(judged_pdf["probabilities"].tolist()).reshape(len(truth), 16, -1)
+    positions = range(len(metrics["classes"]))
+    for name, said in (("cnn_view0", of_views[:, 0]), ("cnn_mean16", of_views.mean(axis=1))):
         metric = metrics["splits"]["test"][name]
-        assert metric["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
-        assert metric["confusion"] == confusion_matrix(truth, predicted, labels=classes).tolist()
+        assert metric["accuracy"] == pytest.approx(accuracy_score(truth, said.argmax(axis=1)))
+        assert metric["confusion"] == confusion_matrix(truth, said.argmax(axis=1), labels=positions).tolist()
+        powered = said.astype(float) ** (1 / metrics["network"]["temperature"][name.removeprefix("cnn_")])
+        calibrated = powered / powered.sum(axis=1, keepdims=True)
+        assert metric["log_loss"] == pytest.approx(log_loss(truth, calibrated, labels=positions), rel=1e-4)
 
 
-def test_the_svm_on_disk_gives_the_svms_figures(finished_run: Path, metrics: dict, judged_pdf: pd.DataFrame) -> None:
-    view0_pdf = judged_pdf[judged_pdf["view"] == 0]
-    predicted = load_svm(finished_run / "classifiers" / "svm.skops").predict(np.stack(view0_pdf["features"].tolist()))
-    truth = [metrics["classes"].index(label) for label in view0_pdf["label"]]
-    assert metrics["splits"]["test"]["svm"]["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+@pytest.mark.parametrize("classifier", ["svm", "random_forest"])
+def test_the_classifiers_on_disk_give_the_figures(
+    finished_run: Path, metrics: dict, judged_pdf: pd.DataFrame, truth: np.ndarray, classifier: str
+) -> None:
+    fitted = open_classifiers(finished_run / "classifiers").classifier(classifier)
+    of_views = fitted.probabilities(np.stack(judged_pdf["features"].tolist())).reshape(len(truth), 16, -1)
+    for name, said in (("view0", of_views[:, 0]), ("mean16", of_views.mean(axis=1))):
+        metric = metrics["splits"]["test"][f"{classifier}_{name}"]
+        assert metric["accuracy"] == pytest.approx(accuracy_score(truth, said.argmax(axis=1)))
+        assert metric["log_loss"] == pytest.approx(log_loss(truth, said, labels=range(said.shape[1])), rel=1e-4)
 
 
-def test_commonest_is_that_of_the_training_split(finished_run: Path, metrics: dict, judged_pdf: pd.DataFrame) -> None:
+def test_commonest_is_that_of_the_training_split(
+    finished_run: Path, metrics: dict, judged_pdf: pd.DataFrame, truth: np.ndarray
+) -> None:
     by_class = json.loads((finished_run / "manifests" / "augment.json").read_text())["galaxies_by_class"]["train"]
     commonest = max(by_class, key=by_class.get)
     share = (judged_pdf[judged_pdf["view"] == 0]["label"] == commonest).mean()
-    assert metrics["splits"]["test"]["always_commonest"]["accuracy"] == pytest.approx(share)
+    metric = metrics["splits"]["test"]["always_commonest"]
+    assert metric["accuracy"] == pytest.approx(share)
+    total = sum(by_class.values())
+    shares = [by_class[metrics["classes"][position]] / total for position in truth]
+    assert metric["log_loss"] == pytest.approx(-np.mean(np.log(np.clip(shares, 1e-7, 1))))
+
+
+def test_every_prediction_is_kept(finished_run: Path, metrics: dict, truth: np.ndarray) -> None:
+    predictions_pdf = pd.read_parquet(finished_run / "predictions.parquet")
+    of_test = predictions_pdf[predictions_pdf["split"] == "test"]
+    assert list(of_test["label"].map(metrics["classes"].index)) == truth.tolist()
+    for name in CLASSIFIERS:
+        said = np.stack(of_test[name].tolist()).argmax(axis=1)
+        assert metrics["splits"]["test"][name]["accuracy"] == pytest.approx((said == truth).mean())
+
+
+def test_what_the_original_showed_is_there(finished_run: Path, metrics: dict) -> None:
+    shares = json.loads((finished_run / "manifests" / "augment.json").read_text())["class_shares"]
+    assert metrics["class_shares"] == shares
+    assert metrics["epoch"] in (1, 2)
+    seconds = metrics["seconds_an_image"]
+    assert seconds["cnn_mean16"] == pytest.approx(16 * seconds["cnn_view0"])
+    assert all(seconds[name] > seconds[f"cnn_{name.rpartition('_')[2]}"] for name in seconds if name[:3] != "cnn")
+    assert metrics["network"]["votes_rmse"] == {"validation": None, "test": None}
+
+
+def test_nothing_is_half_written_when_the_features_are_not_whole(finished_run: Path, tmp_path: Path) -> None:
+    """A run beside the real one, whose features lack the views that --other-views left out."""
+    run = tmp_path / "run"
+    (run / "manifests").mkdir(parents=True)
+    for stage in ("augment", "train", "extract"):
+        (run / "manifests" / f"{stage}.json").write_text((finished_run / "manifests" / f"{stage}.json").read_text())
+    features_pdf = pd.read_parquet(finished_run / "features")
+    (run / "features").mkdir()
+    features_pdf[features_pdf["view"] < 8].to_parquet(run / "features" / "part.parquet")
+    with pytest.raises(UserError, match="the validation split lacks view 8, 9, 10"):
+        classify(ClassifyJob(run=run), say=lambda line: None)
+    features_pdf = features_pdf[(features_pdf["split"] != "train") | (features_pdf["label"] == "smooth")]
+    features_pdf.to_parquet(run / "features" / "part.parquet")
+    with pytest.raises(UserError, match="all training galaxies are of one class"):
+        classify(ClassifyJob(run=run), say=lambda line: None)
+    assert sorted(path.name for path in run.iterdir()) == ["features", "manifests"]
+
+
+def test_the_svm_can_be_fitted_to_view_0_alone_and_without_rivals(finished_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "manifests").mkdir(parents=True)
+    for stage in ("augment", "train", "extract"):
+        (run / "manifests" / f"{stage}.json").write_text((finished_run / "manifests" / f"{stage}.json").read_text())
+    (run / "features").symlink_to(finished_run / "features")
+    settings = ClassifySettings(fit_views="view0", rivals=(), svm_kernels=("linear",), svm_c=(1.0,))
+    metrics = classify(ClassifyJob(run=run, classify=settings), say=lambda line: None)
+    num_galaxies = sum(
+        json.loads((run / "manifests" / "augment.json").read_text())["galaxies_by_class"]["train"].values()
+    )
+    assert metrics["classifiers"]["svm"]["training_views"] == num_galaxies
+    assert set(metrics["splits"]["test"]) == {
+        "cnn_view0",
+        "cnn_mean16",
+        "svm_view0",
+        "svm_mean16",
+        "always_commonest",
+    }

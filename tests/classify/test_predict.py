@@ -1,18 +1,29 @@
-"""The catalogue of new images, three of them broken."""
+"""The catalogue of new images, three of them broken, and what a rerun does on a grown folder."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.table import Table
 
-from galaxyspark.classify.svm import load_svm
-from galaxyspark.features.inference import Classifier
+from galaxyspark.classify.predict import make_model, predict
+from galaxyspark.classify.saved import open_classifiers
+from galaxyspark.errors import UserError
+from galaxyspark.features.inference import infer
+from galaxyspark.features.programs import make_program
 from galaxyspark.network.model import load_card, load_weights
+from galaxyspark.settings import InferenceSettings, PredictJob, PredictSettings
 from galaxyspark.views.augment import make_views
+
+NUM_VIEWS = 2
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +34,8 @@ def catalogue_pdf(finished_run: Path) -> pd.DataFrame:
 def test_one_row_an_image(catalogue_pdf: pd.DataFrame, galaxies, finished_run: Path) -> None:
     assert sorted(catalogue_pdf.index) == sorted(file.stem for file in galaxies.unlabelled.iterdir())
     counts = json.loads((finished_run / "manifests" / "predict.json").read_text())["counts"]
-    assert counts == {"images": 9, "classified": 6, "quarantined": 3}
+    expected = {"images": 9, "classified": 6, "quarantined": 3, "under_min_confidence": 0, "taken_over": 0}
+    assert counts == expected
 
 
 def test_broken_images_have_a_reason_and_nothing_else(catalogue_pdf: pd.DataFrame) -> None:
@@ -36,25 +48,128 @@ def test_broken_images_have_a_reason_and_nothing_else(catalogue_pdf: pd.DataFram
     assert broken_pdf.drop(columns=["quarantine_reason", "path"]).isna().all(axis=None)
 
 
-def test_probabilities_are_the_mean_over_the_views(catalogue_pdf: pd.DataFrame, galaxies, finished_run: Path) -> None:
+def test_a_row_says_what_network_and_svm_say_of_the_views(
+    catalogue_pdf: pd.DataFrame, galaxies, finished_run: Path
+) -> None:
     card = load_card(finished_run / "model")
-    classifier = Classifier(card, load_weights(finished_run / "model"), num_threads=1)
-    svm = load_svm(finished_run / "classifiers" / "svm.skops")
-    columns = [f"probability_{name}" for name in card.classes]
+    runtime = make_program(card, load_weights(finished_run / "model"), "openvino", "bfloat16").load(num_threads=1)
+    classifiers = open_classifiers(finished_run / "classifiers")
+    svm, outlier_score = classifiers.classifier("svm"), classifiers.outlier_score()
+    temperature = classifiers.card.network_temperature["mean16"]
     for galaxy_id, row in catalogue_pdf[catalogue_pdf["quarantine_reason"].isna()].iterrows():
-        views = make_views((galaxies.unlabelled / f"{galaxy_id}.jpg").read_bytes(), galaxy_id, card.recipe, range(2))
-        expected = classifier.infer(views).probabilities.mean(axis=0)
-        np.testing.assert_allclose(row[columns].astype(float), expected, atol=0.02)
-        assert row["class_cnn"] == card.classes[int(row[columns].astype(float).argmax())]
-        inference = classifier.infer(views)
-        [by_svm] = svm.predict(inference.features.mean(axis=0, keepdims=True))
-        assert row["class_svm"] == card.classes[by_svm]
+        content = (galaxies.unlabelled / f"{galaxy_id}.jpg").read_bytes()
+        inference = infer(runtime, make_views(content, galaxy_id, card.recipe, range(NUM_VIEWS)))
+        powered = inference.probabilities.mean(axis=0) ** (1 / temperature)
+        expected = powered / powered.sum()
+        said = row[[f"probability_{name}" for name in card.classes]].astype(float).to_numpy()
+        np.testing.assert_allclose(said, expected, atol=1e-4)
+        assert row["class"] == row["class_cnn"] == card.classes[said.argmax()]
+        assert row["entropy"] == pytest.approx(-sum(p * np.log2(p) for p in said if p > 0), abs=1e-5)
+        assert row["agreement"] * NUM_VIEWS in range(NUM_VIEWS + 1)
+        by_svm = svm.probabilities(inference.features).mean(axis=0)
+        said_by_svm = row[[f"probability_svm_{name}" for name in card.classes]].astype(float)
+        np.testing.assert_allclose(said_by_svm, by_svm, atol=1e-4)
+        assert row["class_svm"] == card.classes[int(said_by_svm.argmax())]
+        assert row["outlier_score"] == pytest.approx(outlier_score(inference.features[:1])[0], rel=1e-3)
 
 
-def test_csv_and_parquet_say_the_same(catalogue_pdf: pd.DataFrame, finished_run: Path) -> None:
+def test_all_formats_say_the_same(catalogue_pdf: pd.DataFrame, finished_run: Path) -> None:
     parquet_pdf = pd.read_parquet(finished_run / "catalogue").set_index("galaxy_id").loc[catalogue_pdf.index]
-    assert list(parquet_pdf.columns) == list(catalogue_pdf.columns)
-    numbers = parquet_pdf.select_dtypes("number").columns
+    assert [name for name in parquet_pdf if name not in ("features", "length", "modified")] == list(catalogue_pdf)
+    numbers = catalogue_pdf.select_dtypes("number").columns
     np.testing.assert_allclose(parquet_pdf[numbers], catalogue_pdf[numbers], rtol=1e-6)
     for column in catalogue_pdf.columns.difference(numbers):
         assert parquet_pdf[column].fillna("").tolist() == catalogue_pdf[column].fillna("").tolist()
+    for file in ("catalogue.fits", "catalogue.vot"):
+        table = Table.read(finished_run / file)
+        table.convert_bytestring_to_unicode()
+        table_pdf = table.to_pandas().set_index("galaxy_id").loc[catalogue_pdf.index]
+        np.testing.assert_allclose(table_pdf[numbers].astype(float), catalogue_pdf[numbers], rtol=1e-6)
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A run of its own with the same network and classifiers, and no catalogue."""
+    root = tmp_path / "run"
+    root.mkdir()
+    for name in ("model", "classifiers"):
+        (root / name).symlink_to(finished_run / name)
+    shutil.copytree(finished_run / "manifests", root / "manifests")
+    (root / "manifests" / "predict.json").unlink()
+    return root
+
+
+@pytest.fixture
+def folder(galaxies, tmp_path: Path) -> Path:
+    """Two images to classify."""
+    directory = tmp_path / "new images"
+    directory.mkdir()
+    for file in sorted(galaxies.unlabelled.glob("[0-9]*.jpg"))[:2]:
+        shutil.copy(file, directory)
+    return directory
+
+
+@pytest.fixture
+def predict_again(spark, run: Path, folder: Path) -> Callable[..., dict]:
+    def predict_again(**settings) -> dict:
+        chosen = PredictSettings(**({"predict_views": 1, "formats": ("csv",)} | settings))
+        predict(spark, PredictJob(run=run, new_images=str(folder), predict=chosen))
+        return json.loads((run / "manifests" / "predict.json").read_text())["counts"]
+
+    return predict_again
+
+
+def test_a_grown_folder_costs_its_new_images_alone(
+    predict_again: Callable[..., dict], run: Path, folder: Path, galaxies
+) -> None:
+    first, second = sorted(folder.iterdir())
+    (folder / "broken.jpg").write_text("not an image")
+    assert predict_again()["taken_over"] == 0
+    before_pdf = pd.read_csv(run / "catalogue.csv", dtype={"galaxy_id": str}).set_index("galaxy_id")
+
+    third = sorted(galaxies.unlabelled.glob("[0-9]*.jpg"))[2]
+    shutil.copy(third, folder)
+    second.unlink()
+    assert predict_again() == {
+        "images": 3,
+        "classified": 2,
+        "quarantined": 1,
+        "under_min_confidence": 0,
+        "taken_over": 1,
+    }
+    after_pdf = pd.read_csv(run / "catalogue.csv", dtype={"galaxy_id": str}).set_index("galaxy_id")
+    assert sorted(after_pdf.index) == sorted([first.stem, third.stem, "broken"])
+    pd.testing.assert_series_equal(after_pdf.loc[first.stem], before_pdf.loc[first.stem])
+
+    assert predict_again()["taken_over"] == 2
+    os.utime(first, (1_000_000_000, 1_000_000_000))
+    assert predict_again()["taken_over"] == 1
+    assert predict_again(predict_views=2)["taken_over"] == 0
+
+
+def test_below_the_least_confidence_a_class_is_left_empty(predict_again: Callable[..., dict], run: Path) -> None:
+    assert predict_again()["under_min_confidence"] == 0
+    counts = predict_again(min_confidence=1.0)
+    assert (counts["under_min_confidence"], counts["taken_over"]) == (2, 2)
+    catalogue_pdf = pd.read_csv(run / "catalogue.csv")
+    assert catalogue_pdf["class"].isna().all()
+    assert catalogue_pdf["class_cnn"].notna().all()
+    assert catalogue_pdf["agreement"].isna().all()  # of one view
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"classes": ("round", "flat")}, "made for the classes round, flat"), ({"model": "another"}, "another network")],
+)
+def test_classifiers_of_another_network_are_refused(finished_run: Path, change: dict, message: str) -> None:
+    classifiers = open_classifiers(finished_run / "classifiers")
+    trained = json.loads((finished_run / "manifests" / "train.json").read_text())["id"]
+    card = load_card(finished_run / "model")
+    make_model(card, classifiers, trained, PredictSettings())
+    with pytest.raises(UserError, match=message):
+        make_model(card, replace(classifiers, card=replace(classifiers.card, **change)), trained, PredictSettings())
+
+
+def test_a_catalogue_with_neither_images_nor_question_is_refused(spark, run: Path) -> None:
+    with pytest.raises(UserError, match="--new-images: which folder"):
+        predict(spark, PredictJob(run=run, inference=InferenceSettings()))

@@ -1,108 +1,108 @@
-"""The SVM on blobs, on disk, and a file that is not to be trusted."""
+"""The SVM on blobs: against scikit-learn's own machine, for few rows and for many."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
-import skops.io
 from numpy.typing import NDArray
 from sklearn.datasets import make_blobs
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 
-from galaxyspark.classify import svm
-from galaxyspark.classify.svm import fit_svm, load_svm, save_svm
-from galaxyspark.errors import UserError
+from galaxyspark.classify.svm import fit_svm
+from galaxyspark.settings import ClassifySettings
 
 CENTRES = [[0, 0, 0, 0], [6, 6, 0, 0], [0, 6, 600, 0]]
 
 
 def blobs(spread: float, seed: int, sizes: tuple[int, ...] = (40, 40, 40)) -> tuple[NDArray, NDArray]:
-    features, classes = make_blobs(list(sizes), centers=CENTRES, cluster_std=spread, random_state=seed)
+    centres = CENTRES[: len(sizes)]
+    features, classes = make_blobs(list(sizes), centers=centres, cluster_std=spread, random_state=seed)
     return features.astype(np.float32), classes
 
 
-@pytest.mark.parametrize(("max_kernel_rows", "kernel"), [(1000, "rbf"), (10, "linear")])
-def test_separable_classes_are_separated_by_either_kernel(
-    max_kernel_rows: int, kernel: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(svm, "MAX_KERNEL_ROWS", max_kernel_rows)
-    pipeline, choice = fit_svm(blobs(0.5, 1), blobs(0.5, 2), (1.0, 10.0), seed=1)
-    features, classes = blobs(0.5, 3)
-    assert (pipeline.predict(features) == classes).all()
+def fit(train, validation, num_classes: int = 3, **settings):
+    lines: list[str] = []
+    fitted, choice = fit_svm(train, validation, num_classes, ClassifySettings(**settings), seed=1, say=lines.append)
+    return fitted, choice, "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kernel"),
+    [
+        ({"svm_kernels": ("linear",)}, "linear"),
+        ({"svm_kernels": ("rbf",)}, "rbf"),
+        ({"svm_kernels": ("rbf",), "svm_minutes": 0}, "rbf (Nystroem)"),
+    ],
+)
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_separable_classes_are_separated_by_every_machine(settings: dict, kernel: str, num_classes: int) -> None:
+    sizes = (40,) * num_classes
+    fitted, choice, _ = fit(blobs(0.5, 1, sizes), blobs(0.5, 2, sizes), num_classes, **settings)
+    features, classes = blobs(0.5, 3, sizes)
+    probabilities = fitted.probabilities(features)
+    assert (probabilities.argmax(axis=1) == classes).all()
+    assert probabilities.shape == (len(classes), num_classes)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert choice["kernel"] == kernel
-    assert choice["validation_macro_f1"]["10.0"] == 1
+    assert max(each["validation_macro_f1"] for each in choice["candidates"]) == 1
 
 
-def test_the_c_with_the_best_macro_f1_on_validation_is_kept() -> None:
+def test_the_machine_with_the_best_macro_f1_on_validation_is_kept() -> None:
     (features, classes), (new_features, new_classes) = blobs(4, 1), blobs(4, 2)
-    candidates = (1e-4, 1.0, 1e4)
-    pipeline, choice = fit_svm((features, classes), (new_features, new_classes), candidates, seed=1)
+    values, gammas = (1e-2, 1.0, 1e4), (0.1, 1.0)
+    train, validation = (features, classes), (new_features, new_classes)
+    fitted, choice, _ = fit(train, validation, svm_kernels=("rbf",), svm_c=values, svm_gamma=gammas)
 
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     expected = {}
-    for c in candidates:
-        machine = SVC(C=c, class_weight="balanced").fit((features - mean) / deviation, classes)
-        predicted = machine.predict((new_features - mean) / deviation)
-        f1 = []
-        for name in range(3):
-            hits = ((predicted == name) & (new_classes == name)).sum()
-            f1.append(2 * hits / ((predicted == name).sum() + (new_classes == name).sum()))
-        expected[str(c)] = np.mean(f1)
-    assert len(set(expected.values())) == 3
-    assert choice["validation_macro_f1"] == pytest.approx(expected, abs=0.01)
-    assert str(choice["c"]) == max(expected, key=expected.get)
-    assert choice["c"] == pipeline[-1].C
+    for c in values:
+        for factor in gammas:
+            machine = SVC(C=c, gamma=factor / 4, class_weight="balanced")
+            predicted = machine.fit((features - mean) / deviation, classes).predict((new_features - mean) / deviation)
+            f1 = []
+            for name in range(3):
+                hits = ((predicted == name) & (new_classes == name)).sum()
+                f1.append(2 * hits / ((predicted == name).sum() + (new_classes == name).sum()))
+            expected[c, factor / 4] = np.mean(f1)
+    assert len(set(expected.values())) > 3
+    found = {(each["c"], each["gamma"]): each["validation_macro_f1"] for each in choice["candidates"]}
+    assert found == pytest.approx(expected, abs=0.01)
+    assert (choice["c"], choice["gamma"]) == max(expected, key=expected.get)
+    assert (fitted.pipeline[-1].C, fitted.pipeline[-1].gamma) == (choice["c"], choice["gamma"])
 
 
-def test_of_equally_good_values_of_c_the_first_is_kept() -> None:
-    assert fit_svm(blobs(0.5, 1), blobs(0.5, 2), (3.0, 1.0, 2.0), seed=1)[1]["c"] == 3.0
+def test_nystroems_machine_says_about_what_the_kernel_machine_says() -> None:
+    train, validation = blobs(3, 1, (150, 150, 150)), blobs(3, 2)
+    same = {"svm_kernels": ("rbf",), "svm_c": (1.0,), "svm_gamma": (1.0,)}
+    exact, _, _ = fit(train, validation, **same)
+    approximate, _, _ = fit(train, validation, **same, svm_minutes=0)
+    features, _ = blobs(3, 3, (300, 300, 300))
+    agreeing = exact.probabilities(features).argmax(axis=1) == approximate.probabilities(features).argmax(axis=1)
+    assert agreeing.mean() > 0.95
+
+
+def test_what_it_will_cost_is_said_beforehand() -> None:
+    train, validation = blobs(3, 1), blobs(3, 2)
+    assert "SVM on 120 rows of 4 features: an RBF machine takes about" in fit(train, validation)[2]
+    said = fit(train, validation, svm_minutes=0)[2]
+    assert "more than --svm-minutes 0. Nystroem's approximation" in said
+    assert fit(train, validation, svm_kernels=("linear",))[2] == ""
 
 
 def test_rare_classes_are_not_given_up() -> None:
-    pipeline, _ = fit_svm(blobs(2.5, 1, (300, 12, 12)), blobs(2.5, 2), (0.1,), seed=1)
+    train, validation = blobs(2.5, 1, (300, 12, 12)), blobs(2.5, 2)
     features, classes = blobs(2.5, 3)
-    found = [(pipeline.predict(features[classes == name]) == name).mean() for name in range(3)]
-    assert min(found) > 0.6
+    found = {}
+    for class_weight in ("balanced", "none"):
+        fitted, _, _ = fit(train, validation, svm_c=(0.1,), svm_kernels=("rbf",), class_weight=class_weight)
+        predicted = fitted.probabilities(features).argmax(axis=1)
+        found[class_weight] = min((predicted[classes == name] == name).mean() for name in range(3))
+    assert found["balanced"] > 0.6
+    assert found["none"] < found["balanced"]
 
 
-@pytest.mark.parametrize(("max_kernel_rows", "kernel"), [(svm.MAX_KERNEL_ROWS, "rbf"), (1, "linear")])
-def test_a_saved_svm_predicts_the_same(
-    max_kernel_rows: int, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(svm, "MAX_KERNEL_ROWS", max_kernel_rows)
-    pipeline, choice = fit_svm(blobs(4, 1), blobs(4, 2), (1.0,), seed=1)
-    assert choice["kernel"] == kernel
-    file = tmp_path / "classifiers" / "svm.skops"
-    save_svm(pipeline, file)
-    features, _ = blobs(5, 3)
-    loaded = load_svm(file)
-    np.testing.assert_array_equal(loaded.predict(features), pipeline.predict(features))
-    np.testing.assert_allclose(loaded.decision_function(features), pipeline.decision_function(features))
-
-
-def test_a_missing_file_is_named_with_the_stage_that_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"svm\.skops: no such file; .*classify"):
-        load_svm(tmp_path / "svm.skops")
-
-
-@pytest.mark.parametrize(("function", "name"), [(os.system, "system"), (eval, "eval")])
-def test_a_file_that_would_run_code_is_not_loaded(function: object, name: str, tmp_path: Path) -> None:
-    file = tmp_path / "svm.skops"
-    skops.io.dump(make_pipeline(FunctionTransformer(function), SVC()), file)
-    with pytest.raises(UserError) as error:
-        load_svm(file)
-    assert str(error.value).startswith(f"{file}: ")
-    assert name in str(error.value)
-    assert "Not loaded" in str(error.value)
-
-
-def test_a_damaged_file_is_named_with_the_stage_that_writes_it(tmp_path: Path) -> None:
-    file = tmp_path / "svm.skops"
-    file.write_bytes(b"not a classifier")
-    with pytest.raises(UserError, match=r"svm.skops: not a classifier in skops' format .*stage classify"):
-        load_svm(file)
+def test_a_class_that_was_never_seen_is_never_predicted() -> None:
+    fitted, _, _ = fit(blobs(1, 1), blobs(1, 2), num_classes=5)
+    probabilities = fitted.probabilities(blobs(1, 3)[0])
+    assert probabilities.shape == (120, 5)
+    assert (probabilities[:, 3:] == 0).all()

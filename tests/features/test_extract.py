@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from galaxyspark.features.inference import Classifier
+from galaxyspark.errors import UserError
+from galaxyspark.features.extract import check_fit, threads_of_task, wanted_views
+from galaxyspark.features.inference import infer
+from galaxyspark.features.programs import make_program
 from galaxyspark.network.model import load_card, load_weights
+from galaxyspark.run_directory import RunDirectory
+from galaxyspark.settings import ExtractSettings
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +42,12 @@ def test_training_galaxies_have_the_views_asked_for_and_the_others_all_16(featur
 
 def test_spark_says_what_the_network_says(finished_run: Path, features_pdf, views_pdf) -> None:
     model = finished_run / "model"
-    classifier = Classifier(load_card(model), load_weights(model), num_threads=1)
+    runtime = make_program(load_card(model), load_weights(model), "torch", "float32").load(num_threads=1)
     both = features_pdf.merge(views_pdf[["galaxy_id", "view", "image"]], on=["galaxy_id", "view"]).iloc[::17]
-    inference = classifier.infer(both["image"].tolist())
+    inference = infer(runtime, both["image"].tolist())
     features = np.stack(both["features"].tolist())
     assert features.shape == (len(both), 1024)
-    # bf16 keeps 8 bits: batches of another size may round the last one differently.
+    # Spark's workers ran OpenVINO in bf16, which keeps 8 bits.
     np.testing.assert_allclose(features, inference.features, rtol=0.05, atol=0.02)
     np.testing.assert_allclose(np.stack(both["probabilities"].tolist()), inference.probabilities, atol=0.02)
 
@@ -49,3 +55,31 @@ def test_spark_says_what_the_network_says(finished_run: Path, features_pdf, view
 def test_probabilities_add_up(features_pdf: pd.DataFrame) -> None:
     sums = np.stack(features_pdf["probabilities"].tolist()).sum(axis=1)
     np.testing.assert_allclose(sums, 1, atol=1e-5)
+
+
+def test_any_views_of_any_splits(spark, finished_run: Path) -> None:
+    views_df = spark.read.parquet(str(finished_run / "views"))
+    settings = ExtractSettings(splits=("train", "test"), train_views=(3, 7), other_views=(0,))
+    wanted_pdf = wanted_views(views_df, settings).select("split", "view").distinct().toPandas()
+    assert set(wanted_pdf.itertuples(index=False, name=None)) == {("train", 3), ("train", 7), ("test", 0)}
+
+
+def test_a_task_has_no_more_threads_than_the_machine_has_cores(spark, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert threads_of_task(spark) == 1
+    monkeypatch.setattr(spark.conf, "get", lambda key, default: {"spark.task.cpus": "1000"}[key], raising=False)
+    assert threads_of_task(spark) == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["round", "flat", "odd"]}, "but the views are of round, flat, odd at 48 px"),
+        ({"recipe": {"size_px": 64}}, "made for smooth, featured, artifact at 48 px, but .* at 64 px"),
+    ],
+)
+def test_a_network_made_for_other_views_is_refused(finished_run: Path, change: dict, message: str) -> None:
+    run, card = RunDirectory(finished_run), load_card(finished_run / "model")
+    data = run.manifest("augment")
+    check_fit(card, data, run)
+    with pytest.raises(UserError, match=message):
+        check_fit(card, data | change, run)

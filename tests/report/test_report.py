@@ -180,11 +180,11 @@ def write_metrics(root: Path, classes: list[str], truth: np.ndarray[Any, Any]) -
     for num_wrong, name in enumerate(page.CLASSIFIERS, start=5):
         predicted = truth.copy()
         predicted[:num_wrong] = 1
-        of_split[name] = evaluate(truth, predicted, classes)
+        of_split[name] = evaluate(truth, np.eye(len(classes))[predicted], classes)
     metrics = {
         "classes": classes,
         "epoch": 2,
-        "svm": {"c": 0.1},
+        "classifiers": {"svm": {"kernel": "rbf", "c": 0.1}},
         "splits": {"test": of_split, "validation": of_split},
     }
     write_text(root / "metrics.json", json.dumps(metrics))
@@ -239,7 +239,7 @@ def test_table_shows_metrics(finished_run: Path, reader: PageReader, split: str)
             f"{metrics[name]['macro_f1']:.3f}",
         ]
         assert rows[title] == expected + recalls
-    assert rows[page.CLASSIFIERS["svm"]][-1] == "–"
+    assert rows[page.CLASSIFIERS["svm_mean16"]][-1] == "–"
 
 
 def test_headline(reader: PageReader) -> None:
@@ -251,7 +251,7 @@ def test_headline(reader: PageReader) -> None:
 
 def test_confusion_figures_show_the_counts(finished_run: Path, reader: PageReader) -> None:
     test = json.loads((finished_run / "metrics.json").read_text())["splits"]["test"]
-    expected = [test["cnn_mean16"]["confusion"], test["svm"]["confusion"], page.ORIGINAL.confusion]
+    expected = [test["cnn_mean16"]["confusion"], test["svm_mean16"]["confusion"], page.ORIGINAL.confusion]
     for texts, confusion in zip(reader.svg_text[:3], expected, strict=True):
         shown = [int(text.replace(",", "")) for text in texts if re.fullmatch(r"[\d,]+", text)]
         assert shown == [count for row in confusion for count in row]
@@ -315,7 +315,7 @@ def test_page_needs_nothing_else(finished_run: Path, html: str, reader: PageRead
     assert not {tag for tag, _, _ in reader.attributes} & {"script", "iframe", "object"}
     names = {
         "confusion_cnn_mean16",
-        "confusion_svm",
+        "confusion_svm_mean16",
         "confusion_original",
         "learning_loss",
         "learning_accuracy",

@@ -1,0 +1,35 @@
+"""From a published model to a program for the runtime that is asked for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from galaxyspark.features.inference import Program
+from galaxyspark.features.torch_runtime import PixelNetwork, Precision, TorchProgram
+from galaxyspark.network.model import ModelCard
+
+RuntimeName = Literal["auto", "torch", "openvino"]
+
+
+def make_program(
+    card: ModelCard, state: dict[str, Tensor], runtime: RuntimeName, precision: Precision, on_gpus: bool = False
+) -> Program:
+    """Prepare a network for a runtime.
+
+    Args:
+        card: Of the model.
+        state: Its weights.
+        runtime: torch, openvino, or auto: torch where there are GPUs, else OpenVINO.
+        precision: To compute with; see the programs.
+        on_gpus: Whether the workers have GPUs, if this process has none.
+    """
+    if runtime == "auto":
+        runtime = "torch" if on_gpus or torch.cuda.is_available() else "openvino"
+    if runtime == "torch":
+        return TorchProgram(card, state, precision)
+    from galaxyspark.features.openvino_runtime import convert
+
+    return convert(PixelNetwork(card, state), card.recipe.size_px, precision)

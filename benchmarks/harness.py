@@ -215,12 +215,25 @@ def _told_rate(alternative: ProcessAlternative) -> float:
     return float(told[0].rpartition(_TOLD)[2])
 
 
-def report(name: str, measurements: Sequence[Measurement], settings: BenchmarkSettings) -> None:
-    """Print the tables and write the results of benchmark ``name``."""
+def report(
+    name: str,
+    measurements: Sequence[Measurement],
+    settings: BenchmarkSettings,
+    further: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+) -> None:
+    """Print the tables and write the results of benchmark ``name``.
+
+    ``further`` are tables of other figures, title -> row -> column -> figure.
+    """
+    further = further or {}
     print("\n\n".join(format_table(measurement) for measurement in measurements))
+    for title, rows in further.items():
+        print(f"\n{title}")
+        for row, figures in rows.items():
+            print(f"  {row}: " + ", ".join(f"{column} {_told(figure)}" for column, figure in figures.items()))
     file = settings.out or (None if settings.quick else RESULTS / f"{name}.json")
     if file:
-        write_atomically(file, json.dumps(results(measurements), indent=2) + "\n")
+        write_atomically(file, json.dumps(results(measurements) | dict(further), indent=2) + "\n")
         print(f"\nWritten to {file}.")
 
 
@@ -264,6 +277,10 @@ def machine() -> dict[str, Any]:
         "os": platform.freedesktop_os_release()["PRETTY_NAME"],
         "kernel": platform.release(),
     }
+
+
+def _told(figure: Any) -> str:
+    return f"{figure:.5g}" if isinstance(figure, float) else str(figure)
 
 
 def _rounded(value: float) -> float:

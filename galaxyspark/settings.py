@@ -21,6 +21,8 @@ STAGES = ("simulate", "augment", "train", "extract", "classify", "predict", "rep
 _STRICT = ConfigDict(extra="forbid")
 Plane = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+RuntimeName = Literal["auto", "torch", "openvino"]
+Precision = Literal["bfloat16", "float32"]
 SplitName = Literal["train", "validation", "test"]
 View = Annotated[int, Field(ge=0, le=15)]
 RivalName = Literal["logistic_regression", "nearest_neighbours", "random_forest", "gradient_boosting"]
@@ -145,9 +147,9 @@ class InferenceSettings:
 
     __pydantic_config__ = _STRICT
 
-    runtime: Literal["auto", "torch", "openvino"] = "auto"
+    runtime: RuntimeName = "auto"
     """What runs the network; auto: torch where there are GPUs, else OpenVINO."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "bfloat16"
     """What the network computes with; where OpenVINO's processor has no bfloat16 it is float32."""
 
 
@@ -185,6 +187,11 @@ class ClassifySettings:
     """What a view counts. balanced: as much more as its class is rarer, in SVM and rivals; none: all the same."""
     rivals: tuple[RivalName, ...] = ("logistic_regression", "nearest_neighbours", "random_forest", "gradient_boosting")
     """Classifiers to fit on the same features, to compare the SVM with."""
+
+    @property
+    def weights(self) -> str | None:
+        """``class_weight`` as scikit-learn takes it."""
+        return None if self.class_weight == "none" else self.class_weight
 
 
 @dataclass(frozen=True, kw_only=True)

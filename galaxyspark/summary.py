@@ -8,6 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from galaxyspark.errors import UserError
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import PredictJob, PredictSettings
 
@@ -35,7 +36,7 @@ def summary(run: RunDirectory) -> list[str]:
     lines = []
     manifests = run.published()
     if "classify" in manifests:
-        lines += accuracy_table(json.loads(run.path("metrics.json").read_text()), "test")
+        lines += accuracy_table(read_metrics(run), "test")
     lines.append(f"\n{'Stage':<30}seconds   rate")
     for stage, manifest in manifests.items():
         lines.append(f"  {stage:<28}{manifest['duration_s']:7.0f}   {format_rate(manifest['rate'])}".rstrip())
@@ -44,6 +45,18 @@ def summary(run: RunDirectory) -> list[str]:
         if run.path(name).exists():
             lines.append(f"  {run.path(name)}")
     return lines
+
+
+def read_metrics(run: RunDirectory) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    Raises:
+        UserError: An older version of galaxyspark wrote it.
+    """
+    metrics: dict[str, Any] = json.loads(run.path("metrics.json").read_text())
+    if "svm_mean16" not in metrics["splits"]["test"]:
+        raise UserError(f"{run.path('metrics.json')}: of an older version. Run the stages extract and classify again.")
+    return metrics
 
 
 def accuracy_table(metrics: Mapping[str, Any], split: str) -> list[str]:
@@ -103,6 +116,8 @@ def predicted(job: PredictJob, manifest: Mapping[str, Any], cores: int) -> list[
         lines.append(f"Taken over from the catalogue before, as they have not changed: {counts['taken_over']:,}.")
     if job.predict.min_confidence:
         lines += _confident(run, job.predict, counts)
+    if manifest["left_out"]:
+        lines.append(f"Too many rows for {', '.join(manifest['left_out'])}: read the Parquet files in catalogue/.")
     lines.append(f"{format_rate(manifest['rate'])}.")
     if counts["images"] - counts["taken_over"] >= _LEAST_TO_RECKON:  # of fewer, most of the time is the start
         hours = 1e6 * cores / manifest["rate"]["per_s"] / 3600
@@ -116,11 +131,12 @@ def _confident(run: RunDirectory, settings: PredictSettings, counts: Mapping[str
     reached, least = counts["classified"] - counts["under_min_confidence"], settings.min_confidence
     lines = [f"Reach --min-confidence {least:g}: {reached:,} of {counts['classified']:,}."]
     which = "cnn_view0" if settings.predict_views == 1 else "cnn_mean16"
-    rows = json.loads(run.path("metrics.json").read_text())["splits"]["test"][which]["by_confidence"]
+    rows = read_metrics(run)["splits"]["test"][which]["by_confidence"]
     row = max((row for row in rows if row["min_confidence"] <= least), key=itemgetter("min_confidence"))
     if row["accuracy"] is not None:
         share, accuracy = row["share"], row["accuracy"]
-        lines.append(f"Of test galaxies {share:.1%} reach {row['min_confidence']:g}, {accuracy:.1%} of them right.")
+        galaxies = f"Of test galaxies, by {CLASSIFIERS[which].partition(', ')[2]},"
+        lines.append(f"{galaxies} {share:.1%} reach {row['min_confidence']:g}, {accuracy:.1%} of them right.")
     return lines
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from galaxyspark.errors import UserError
 from galaxyspark.run_directory import RunDirectory
-from galaxyspark.summary import augmented, format_rate, summary
+from galaxyspark.settings import PredictJob, PredictSettings
+from galaxyspark.summary import augmented, format_rate, predicted, summary
 
 
 def rate(per_s: float, unit: str) -> dict:
@@ -42,7 +44,7 @@ def metric(accuracy: float, low: float, high: float, macro_f1: float) -> dict:
 TEST = {
     "cnn_mean16": metric(0.9, 0.85, 0.94, 0.81),
     "cnn_view0": metric(0.88, 0.83, 0.92, 0.7987),
-    "svm_view0": metric(0.871, 0.82, 0.91, 0.9),
+    "svm_mean16": metric(0.871, 0.82, 0.91, 0.9),
     "always_commonest": metric(0.6, 0.55, 0.65, 0.25),
 }
 
@@ -92,6 +94,12 @@ def test_only_what_is_there_is_pointed_at(run: Path) -> None:
     assert str(run / "catalogue.csv") not in lines
 
 
+def test_metrics_of_an_older_version_are_named_as_such(run: Path) -> None:
+    (run / "metrics.json").write_text(json.dumps({"splits": {"test": {"svm": {}}}}))
+    with pytest.raises(UserError, match=r"metrics.json: of an older version. Run .* classify again"):
+        summary(RunDirectory(run))
+
+
 def test_a_run_without_metrics_has_its_stages_alone(run: Path) -> None:
     (run / "manifests" / "classify.json").unlink()
     text = "\n".join(summary(RunDirectory(run)))
@@ -137,3 +145,63 @@ def test_what_augment_made_is_told_with_the_shares_of_every_split(tmp_path: Path
         f"  {tmp_path}/quarantine",
         f"  {tmp_path}/views",
     ]
+
+
+def predict_manifest(**changes: int) -> dict:
+    counts = {"images": 2000, "classified": 1990, "quarantined": 10, "under_min_confidence": 0, "taken_over": 0}
+    return {
+        "rate": rate(500, "images"),
+        "counts": counts | changes,
+        "classes": {"smooth": 1500, "featured": 490},
+        "left_out": [],
+    }
+
+
+def rate_rows(*rows: tuple[float, float, float | None]) -> list[dict]:
+    return [dict(zip(("min_confidence", "share", "accuracy"), row, strict=True)) for row in rows]
+
+
+def test_what_predict_made_is_told_with_its_cost(tmp_path: Path) -> None:
+    (tmp_path / "catalogue.fits").touch()
+    job = PredictJob(run=tmp_path, new_images="sky")
+    assert predicted(job, predict_manifest(), cores=4) == [
+        "2,000 images: 490 featured, 1,500 smooth.",
+        "Could not be read, the catalogue says why: 10.",
+        "500 images/s.",
+        # 1,000,000 / 500 s on 4 cores
+        "At that rate a million images take 2 core hours, on these cores.",
+        "",
+        "Look at:",
+        f"  {tmp_path}/catalogue.fits",
+    ]
+
+
+def test_the_cost_is_not_reckoned_from_a_few_images(tmp_path: Path) -> None:
+    lines = predicted(PredictJob(run=tmp_path, new_images="sky"), predict_manifest(taken_over=1500), cores=4)
+    assert "Taken over from the catalogue before, as they have not changed: 1,500." in lines
+    assert not any("million" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("least", "views", "said"),
+    [
+        (0.9, 16, "Of test galaxies, by mean of 16 views, 70.0% reach 0.9, 97.0% of them right."),
+        (
+            0.93,
+            16,
+            "Of test galaxies, by mean of 16 views, 70.0% reach 0.9, 97.0% of them right.",
+        ),
+        (0.9, 1, "Of test galaxies, by one view, 60.0% reach 0.9, 95.0% of them right."),
+        (0.99, 16, None),
+    ],
+)
+def test_what_a_least_confidence_leaves_is_told(tmp_path: Path, least: float, views: int, said: str | None) -> None:
+    of_mean16 = rate_rows((0.0, 1.0, 0.9), (0.9, 0.7, 0.97), (0.99, 0.0, None))
+    test = {"cnn_mean16": {"by_confidence": of_mean16}, "cnn_view0": {"by_confidence": rate_rows((0.9, 0.6, 0.95))}}
+    test["svm_mean16"] = {}
+    (tmp_path / "metrics.json").write_text(json.dumps({"splits": {"test": test}}))
+    settings = PredictSettings(min_confidence=least, predict_views=views)
+    job = PredictJob(run=tmp_path, new_images="sky", predict=settings)
+    lines = predicted(job, predict_manifest(under_min_confidence=590), cores=4)
+    assert f"Reach --min-confidence {least:g}: 1,400 of 1,990." in lines
+    assert [line for line in lines if line.startswith("Of test")] == ([said] if said else [])

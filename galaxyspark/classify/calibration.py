@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ def log_of(probabilities: NDArray[Any]) -> NDArray[np.float64]:
 def fit_temperature(scores: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
     """The temperature under which the true classes are likeliest (Guo et al. 2017, section 4.2).
 
+    With a normal prior of width 1 on its logarithm, which a few galaxies outweigh: three galaxies that are all right
+    would else make every galaxy certain.
+
     Args:
         scores: Logits, or logarithms of probabilities, shape (galaxies, classes); minus infinity for what cannot be.
         truth: Positions of the true classes, shape (galaxies,). Those that cannot be are left out.
@@ -36,14 +40,41 @@ def fit_temperature(scores: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
     scores, truth = scores[known], truth[known]
 
     def loss(log_temperature: float) -> float:
-        return -float(np.take_along_axis(log_softmax(scores / np.exp(log_temperature), 1), truth[:, None], 1).mean())
+        log_probabilities = log_softmax(scores / np.exp(log_temperature), axis=1)
+        return log_temperature**2 / 2 - float(np.take_along_axis(log_probabilities, truth[:, None], axis=1).sum())
 
-    return float(np.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded").x)) if known.any() else 1.0
+    return float(np.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded").x))
 
 
 def with_temperature(scores: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Probabilities, shape (galaxies, classes), each row adding up to 1: softmax(scores / temperature)."""
-    return softmax(scores / temperature, axis=1)
+    """Probabilities of the same shape (..., classes), each row adding up to 1: softmax(scores / temperature)."""
+    return softmax(scores / temperature, axis=-1)
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """What calibrates a classifier whose scores of single views have no scale of their own.
+
+    Attributes:
+        view: Of the scores of a view.
+        mean16: Of the mean over several views of the probabilities that those become.
+    """
+
+    view: float = 1.0
+    mean16: float = 1.0
+
+    @classmethod
+    def fitted(cls, scores: NDArray[np.float64], truth: NDArray[np.int64]) -> Temperatures:
+        """To scores (galaxies, views, classes), view 0 first, and positions of the true classes (galaxies,)."""
+        view = fit_temperature(scores[:, 0], truth)
+        return cls(view, fit_temperature(log_of(with_temperature(scores, view).mean(axis=1)), truth))
+
+    def mean_over_views(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities (galaxies, classes) from scores of shape (galaxies, views, classes)."""
+        of_views = with_temperature(scores, self.view)
+        if scores.shape[1] == 1:
+            return of_views[:, 0]
+        return with_temperature(log_of(of_views.mean(axis=1)), self.mean16)
 
 
 def reliability(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from galaxyspark.classify.svm import fit_svm
 from galaxyspark.errors import UserError
 from galaxyspark.run_directory import RunDirectory, versions, write_atomically
 from galaxyspark.settings import ClassifyJob, ClassifySettings
+from galaxyspark.views.augment import NUM_VIEWS
 
 JUDGED = ("validation", "test")
-NUM_VIEWS = 16
 _Probabilities = dict[str, NDArray[np.float64]]
 
 
@@ -62,11 +62,15 @@ def classify(job: ClassifyJob, say: Callable[[str], None] = print) -> dict[str, 
     train = read_split(features, "train", classes, view=0 if job.classify.fit_views == "view0" else None)
     if len(np.unique(train.truth)) < 2:
         raise UserError(f"{run.root}: all training galaxies are of one class; an SVM needs two at least.")
+    if 0 not in train.views:
+        raise UserError(f"{features}: the train split lacks view 0. Run the stage extract with it in --train-views.")
     judged = {split: read_judged(features, split, classes, train.features.shape[2]) for split in JUDGED}
     with run.stage("classify", job, {"extract": extracted["id"]}) as staging:
         fitted = fit_all(train, judged["validation"], len(classes), job.classify, job.seed, say)
         temperatures = network_temperatures(judged["validation"])
-        outliers = fit_outlier_score(train.features[:, 0], judged["validation"].features[:, 0], job.seed)
+        outliers = fit_outlier_score(
+            train.features[:, train.views.index(0)], judged["validation"].features[:, 0], job.seed
+        )
         save_classifiers(
             staging.path("classifiers"),
             fitted.classifiers,
@@ -126,24 +130,27 @@ def fit_all(
     seed: int,
     say: Callable[[str], None],
 ) -> Fitted:
-    """Fit the SVM and its rivals on the training views, choose by view 0 of validation, and calibrate on that too."""
+    """Fit the SVM and its rivals on the training views, choose by view 0 of validation, and calibrate on its views."""
     views = train.features.reshape(-1, train.features.shape[2]), train.truth.repeat(len(train.views))
     view0 = validation.features[:, 0], validation.truth
-    weights = None if settings.class_weight == "none" else settings.class_weight
     fitted = Fitted({}, {})
     fits: dict[str, Callable[[], tuple[FittedClassifier, dict[str, Any]]]] = {
         "svm": partial(fit_svm, views, view0, num_classes, settings, seed, say)
     }
-    fits |= {name: partial(fit_rival, name, views, view0, num_classes, weights, seed) for name in settings.rivals}
+    fits |= {
+        name: partial(fit_rival, name, views, view0, num_classes, settings.weights, seed) for name in settings.rivals
+    }
     for name, fit in fits.items():
         start = time.perf_counter()
         classifier, choice = fit()
         fit_s = time.perf_counter() - start
         start = time.perf_counter()
-        temperature = fit_temperature(classifier.scores(view0[0]), view0[1])
+        classifier.scores(view0[0])
         predict_s = (time.perf_counter() - start) / len(view0[0])
-        fitted.classifiers[name] = replace(classifier, temperature=temperature)
-        costs = {"temperature": temperature, "fit_s": round(fit_s, 2), "seconds_a_view": predict_s}
+        classifier = classifier.calibrated(validation.features, validation.truth)
+        fitted.classifiers[name] = classifier
+        temperatures = asdict(classifier.temperatures)
+        costs = {"temperatures": temperatures, "fit_s": round(fit_s, 2), "seconds_a_view": predict_s}
         fitted.told[name] = {"training_views": len(views[0])} | choice | costs
         say(f"  {name.replace('_', ' ')}: fitted in {fit_s:.1f} s")
     return fitted
@@ -162,17 +169,15 @@ def all_probabilities(
 
     Beside them stands what the shares of the classes in training say, whatever the galaxy.
     """
-    num_galaxies, num_views, num_features = judged.features.shape
     said = {
         "cnn_view0": with_temperature(log_of(judged.probabilities[:, 0]), temperatures["view0"]),
         "cnn_mean16": with_temperature(log_of(judged.probabilities.mean(axis=1)), temperatures["mean16"]),
     }
     for name, classifier in fitted.classifiers.items():
-        of_views = classifier.probabilities(judged.features.reshape(-1, num_features))
-        of_views = of_views.reshape(num_galaxies, num_views, -1)
-        said |= {f"{name}_view0": of_views[:, 0], f"{name}_mean16": of_views.mean(axis=1)}
+        said[f"{name}_view0"] = classifier.probabilities(judged.features[:, :1])
+        said[f"{name}_mean16"] = classifier.probabilities(judged.features)
     shares = np.bincount(train.truth, minlength=judged.probabilities.shape[2]) / len(train.truth)
-    return said | {"always_commonest": np.tile(shares, (num_galaxies, 1))}
+    return said | {"always_commonest": np.tile(shares, (len(judged.truth), 1))}
 
 
 def measured(

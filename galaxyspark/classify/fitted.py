@@ -1,14 +1,16 @@
-"""A fitted classifier of features: scikit-learn's pipeline, and the temperature that calibrates it."""
+"""A fitted classifier of features: scikit-learn's pipeline, and the temperatures that calibrate it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC
 
-from galaxyspark.classify.calibration import log_of, with_temperature
+from galaxyspark.classify.calibration import Temperatures, log_of
 
 Features = NDArray[np.float32]
 Truth = NDArray[np.int64]
@@ -21,12 +23,12 @@ class FittedClassifier:
     Attributes:
         pipeline: Fitted, of anything that scikit-learn has for more than two classes.
         num_classes: All there are; the pipeline may have seen fewer.
-        temperature: Of its scores; see ``calibration.fit_temperature``.
+        temperatures: Of its scores, and of the mean of its probabilities over several views.
     """
 
     pipeline: Pipeline
     num_classes: int
-    temperature: float = 1.0
+    temperatures: Temperatures = Temperatures()
 
     def scores(self, features: Features) -> NDArray[np.float64]:
         """Logits or what is like them, shape (views, classes), for features of shape (views, 1024 in GoogLeNet).
@@ -37,6 +39,8 @@ class FittedClassifier:
             raw = self.pipeline.decision_function(features)
             if raw.ndim == 1:  # of two classes scikit-learn gives the second one's alone
                 raw = np.stack([-raw / 2, raw / 2], axis=1)
+            elif isinstance(self.pipeline[-1], SVC):
+                raw = _sums_of_margins(raw, len(self.pipeline.classes_))
         else:
             raw = log_of(self.pipeline.predict_proba(features))
         scores = np.full((len(features), self.num_classes), -np.inf)
@@ -44,5 +48,25 @@ class FittedClassifier:
         return scores
 
     def probabilities(self, features: Features) -> NDArray[np.float64]:
-        """Calibrated probabilities, shape (views, classes), for features of shape (views, 1024 in GoogLeNet)."""
-        return with_temperature(self.scores(features), self.temperature)
+        """Calibrated probabilities, shape (galaxies, classes), for features of shape (galaxies, views, 1024)."""
+        num_galaxies, num_views, num_features = features.shape
+        scores = self.scores(features.reshape(-1, num_features))
+        return self.temperatures.mean_over_views(scores.reshape(num_galaxies, num_views, -1))
+
+    def calibrated(self, features: Features, truth: Truth) -> FittedClassifier:
+        """The same with temperatures fitted to features (galaxies, views, 1024), of which view 0 comes first."""
+        num_galaxies, num_views, num_features = features.shape
+        scores = self.scores(features.reshape(-1, num_features)).reshape(num_galaxies, num_views, -1)
+        return replace(self, temperatures=Temperatures.fitted(scores, truth))
+
+
+def _sums_of_margins(margins: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
+    """Of libsvm's margins between every two classes, a score for each: those for it less those against it.
+
+    scikit-learn's own scores count votes, and jump where a galaxy passes from one class to another.
+    """
+    scores = np.zeros((len(margins), num_classes))
+    for (first, second), margin in zip(combinations(range(num_classes), 2), margins.T, strict=True):
+        scores[:, first] += margin
+        scores[:, second] -= margin
+    return scores

@@ -42,4 +42,4 @@ def fit_outlier_score(train: Features, validation: Features, seed: int) -> Outli
     pipeline = make_pipeline(StandardScaler(), PCA(components, svd_solver="randomized", random_state=seed)).fit(train)
     surprise = -pipeline.score_samples(validation)
     lower, median, upper = np.percentile(surprise, (25, 50, 75))
-    return OutlierScore(pipeline, float(median), max(float(upper - lower) / _NORMAL_IQR, 1e-9))
+    return OutlierScore(pipeline, float(median), float(upper - lower) / _NORMAL_IQR or 1.0)

@@ -56,7 +56,8 @@ def _candidates(name: RivalName, shape: tuple[int, ...], class_weight: str | Non
         }
     elif name == "nearest_neighbours":
         machines = {
-            f"{k} neighbours": KNeighborsClassifier(k, weights="distance", algorithm="brute") for k in (5, 15, 45)
+            f"{k} neighbours": KNeighborsClassifier(k, weights="distance", algorithm="brute")
+            for k in dict.fromkeys(min(k, shape[0]) for k in (5, 15, 45))
         }
     elif name == "random_forest":
         forest = RandomForestClassifier(300, min_samples_leaf=2, class_weight=class_weight, random_state=seed)
@@ -64,6 +65,6 @@ def _candidates(name: RivalName, shape: tuple[int, ...], class_weight: str | Non
     else:
         # On all features it would take longer than all the others together.
         components = PCA(min(_COMPONENTS, *shape), svd_solver="randomized", random_state=seed)
-        boosted = HistGradientBoostingClassifier(class_weight=class_weight, random_state=seed)
+        boosted = HistGradientBoostingClassifier(class_weight=class_weight, early_stopping=False, random_state=seed)
         machines = {f"100 rounds on {components.n_components} components": make_pipeline(components, boosted)}
     return {choice: make_pipeline(StandardScaler(), machine) for choice, machine in machines.items()}

@@ -16,6 +16,7 @@ import skops.io
 from pydantic import TypeAdapter, ValidationError
 from sklearn.pipeline import Pipeline
 
+from galaxyspark.classify.calibration import Temperatures
 from galaxyspark.classify.fitted import FittedClassifier
 from galaxyspark.classify.outliers import OutlierScore
 from galaxyspark.errors import UserError
@@ -38,7 +39,7 @@ class ClassifiersCard:
         model: The id of the training whose network the features come from.
         num_features: Length of the features.
         network_temperature: Of the network's probabilities, of ``view0`` and of ``mean16``, the mean over 16 views.
-        temperature: Of each classifier's scores; ``<name>.skops`` is its pipeline.
+        temperatures: Of each classifier, see ``Temperatures``; ``<name>.skops`` is its pipeline.
         outlier_median, outlier_spread: See ``OutlierScore``; ``outliers.skops`` is its pipeline.
         sha256: Of each file.
         versions: Of the packages they were made with.
@@ -48,7 +49,7 @@ class ClassifiersCard:
     model: str
     num_features: int
     network_temperature: dict[str, float]
-    temperature: dict[str, float]
+    temperatures: dict[str, Temperatures]
     outlier_median: float
     outlier_spread: float
     sha256: dict[str, str]
@@ -74,7 +75,7 @@ class SavedClassifiers:
             UserError: It is not there, not what was saved, or holds types that none of ours has.
         """
         pipeline = self._pipeline(name)
-        return FittedClassifier(pipeline, len(self.card.classes), self.card.temperature[name])
+        return FittedClassifier(pipeline, len(self.card.classes), self.card.temperatures[name])
 
     def outlier_score(self) -> OutlierScore:
         """The outlier score; errors as of ``classifier``."""
@@ -132,7 +133,7 @@ def save_classifiers(
         model=model,
         num_features=num_features,
         network_temperature=network_temperature,
-        temperature={name: fitted.temperature for name, fitted in classifiers.items()},
+        temperatures={name: fitted.temperatures for name, fitted in classifiers.items()},
         outlier_median=outliers.median,
         outlier_spread=outliers.spread,
         sha256=sha256,

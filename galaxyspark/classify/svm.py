@@ -6,37 +6,48 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import psutil
 from joblib import Parallel, delayed
 from sklearn.kernel_approximation import Nystroem
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from galaxyspark.classify.fitted import Features, FittedClassifier, Truth
 from galaxyspark.classify.metrics import macro_f1
+from galaxyspark.errors import UserError
 from galaxyspark.settings import ClassifySettings
 
 CORES = len(os.sched_getaffinity(0))
 _PILOT_ROWS = 1_000
+_LEAST_OF_CLASS = 10
 _CACHE_MB = 200
 _LINEAR_C = 0.01
 _NYSTROEM_COMPONENTS = 1_000
 
+Machine: TypeAlias = SVC | LinearSVC
+Rows = tuple[Features, Truth]
+
 
 @dataclass(frozen=True)
 class Cost:
-    """What fitting is going to take.
+    """What fitting all machines of some kind is going to take, on this machine.
 
     Attributes:
-        seconds: For all candidates, on this machine.
-        memory_mb: At most, beside the features themselves.
+        seconds: With the prediction of the validation split.
+        memory_mb: At most, beside the features as they were read.
     """
 
     seconds: float
     memory_mb: float
+
+    def __str__(self) -> str:
+        """As people say it."""
+        time_needed = f"{self.seconds:.0f} s" if self.seconds < 120 else f"{self.seconds / 60:.0f} minutes"
+        return f"about {time_needed} and {self.memory_mb / 1000:.1f} GB"
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,12 @@ class _Family:
     kernel: str
     gamma: float | None
     feature_map: Nystroem | None
-    machines: dict[float, SVC | LinearSVC]
+    machines: dict[float, Machine]
 
 
 def fit_svm(
-    train: tuple[Features, Truth],
-    validation: tuple[Features, Truth],
+    train: Rows,
+    validation: Rows,
     num_classes: int,
     settings: ClassifySettings,
     seed: int,
@@ -70,109 +81,147 @@ def fit_svm(
     Returns:
         The classifier, not calibrated yet, and how it was chosen: ``kernel``, ``c``, ``gamma`` (null for linear), and
         ``candidates``, each with its macro-F1 on validation and its seconds.
+
+    Raises:
+        UserError: There is too little memory for any machine.
     """
     scaler = StandardScaler().fit(train[0])
-    scaled, scaled_validation = scaler.transform(train[0]), scaler.transform(validation[0])
-    approximate = "rbf" in settings.svm_kernels and _is_too_slow(scaled, train[1], settings, seed, say)
+    scaled = scaler.transform(train[0]), train[1]
+    scaled_validation = scaler.transform(validation[0])
+    approximate = is_approximate(scaled, len(validation[0]), settings, seed, say)
     candidates: list[dict[str, Any]] = []
-    best: tuple[float, Pipeline, dict[str, Any]] | None = None
-    for family in _families(settings, scaled.shape[1], len(scaled), approximate, seed):
-        mapped, mapped_validation = scaled, scaled_validation
+    best: tuple[float, FittedClassifier, dict[str, Any]] | None = None
+    for family in _families(settings, scaled[0].shape, approximate, seed):
+        mapped, mapped_validation = scaled[0], scaled_validation
         if family.feature_map:
-            mapped = family.feature_map.fit_transform(scaled)
+            mapped = family.feature_map.fit_transform(scaled[0])
             mapped_validation = family.feature_map.transform(scaled_validation)
-        for c, machine, seconds in _fitted(family.machines, mapped, train[1]):
-            score = macro_f1(validation[1], machine.predict(mapped_validation))
+        for c, machine, seconds in _fitted(family.machines, (mapped, train[1])):
+            predicted = FittedClassifier(make_pipeline(machine), num_classes).scores(mapped_validation).argmax(axis=1)
+            score = macro_f1(validation[1], predicted)
             chosen = {"kernel": family.kernel, "c": c, "gamma": family.gamma}
             candidates.append(chosen | {"validation_macro_f1": score, "fit_s": round(seconds, 2)})
             if best is None or score > best[0]:
-                steps = [scaler, *([family.feature_map] if family.feature_map else []), machine]
-                best = score, make_pipeline(*steps), chosen
+                pipeline = make_pipeline(scaler, *([family.feature_map] if family.feature_map else []), machine)
+                best = score, FittedClassifier(pipeline, num_classes), chosen
     assert best is not None
-    return FittedClassifier(best[1], num_classes), best[2] | {"candidates": candidates}
+    return best[1], best[2] | {"candidates": candidates}
 
 
-def _fitted(
-    machines: dict[float, SVC | LinearSVC], features: Features, truth: Truth
-) -> Iterator[tuple[float, SVC | LinearSVC, float]]:
+def _fitted(machines: dict[float, Machine], rows: Rows) -> Iterator[tuple[float, Machine, float]]:
     """C, machine and seconds, as they become ready; libsvm and liblinear let go of Python's lock."""
-    jobs = (delayed(_fit)(c, machine, features, truth) for c, machine in machines.items())
+    jobs = (delayed(_fit)(c, machine, rows) for c, machine in machines.items())
     yield from Parallel(n_jobs=CORES, prefer="threads", return_as="generator")(jobs)
 
 
-def _fit(c: float, machine: SVC | LinearSVC, features: Features, truth: Truth) -> tuple[float, SVC | LinearSVC, float]:
+def _fit(c: float, machine: Machine, rows: Rows) -> tuple[float, Machine, float]:
     start = time.perf_counter()
-    return c, machine.fit(features, truth), time.perf_counter() - start
+    return c, machine.fit(*rows), time.perf_counter() - start
 
 
-def _families(
-    settings: ClassifySettings, num_features: int, num_rows: int, approximate: bool, seed: int
-) -> Iterator[_Family]:
+def _families(settings: ClassifySettings, shape: tuple[int, ...], approximate: bool, seed: int) -> Iterator[_Family]:
     """What there is to choose from; machines of an approximated kernel are linear ones on its map."""
-    weights = None if settings.class_weight == "none" else settings.class_weight
-
-    def linear(c: float) -> LinearSVC:
-        return LinearSVC(C=_LINEAR_C * c, class_weight=weights, dual=False, random_state=seed)
-
+    num_rows, num_features = shape
     if "linear" in settings.svm_kernels:
-        yield _Family("linear", None, None, {_LINEAR_C * c: linear(c) for c in settings.svm_c})
+        yield _Family(
+            "linear", None, None, {_LINEAR_C * c: _linear(_LINEAR_C * c, settings, seed) for c in settings.svm_c}
+        )
     for factor in settings.svm_gamma if "rbf" in settings.svm_kernels else ():
         gamma = factor / num_features
         if approximate:
-            components = min(_NYSTROEM_COMPONENTS, num_rows)
-            nystroem = Nystroem(gamma=gamma, n_components=components, random_state=seed)
-            # The map's entries are small: C means what it means to the kernel machine.
-            yield _Family("rbf (Nystroem)", gamma, nystroem, {c: linear(c / _LINEAR_C) for c in settings.svm_c})
+            nystroem = Nystroem(gamma=gamma, n_components=min(_NYSTROEM_COMPONENTS, num_rows), random_state=seed)
+            yield _Family("rbf (Nystroem)", gamma, nystroem, {c: _linear(c, settings, seed) for c in settings.svm_c})
         else:
-            machines = {
-                c: SVC(C=c, gamma=gamma, class_weight=weights, cache_size=_CACHE_MB, random_state=seed)
-                for c in settings.svm_c
-            }
-            yield _Family("rbf", gamma, None, machines)
+            yield _Family("rbf", gamma, None, {c: _rbf(c, gamma, settings) for c in settings.svm_c})
 
 
-def _is_too_slow(
-    scaled: Features, truth: Truth, settings: ClassifySettings, seed: int, say: Callable[[str], None]
+def _linear(c: float, settings: ClassifySettings, seed: int) -> LinearSVC:
+    return LinearSVC(C=c, class_weight=settings.weights, dual=False, random_state=seed)
+
+
+def _rbf(c: float, gamma: float, settings: ClassifySettings) -> SVC:
+    # The margins of all pairs of classes, of which FittedClassifier makes scores.
+    return SVC(C=c, gamma=gamma, class_weight=settings.weights, cache_size=_CACHE_MB, decision_function_shape="ovo")
+
+
+def is_approximate(
+    scaled: Rows, num_validation: int, settings: ClassifySettings, seed: int, say: Callable[[str], None]
 ) -> bool:
-    """Whether an RBF machine would take longer than is allowed, found out on a few rows, and said."""
-    cost = kernel_cost(scaled, truth, settings, seed)
-    allowed_s = 60 * settings.svm_minutes
-    what = f"{len(scaled):,} rows of {scaled.shape[1]:,} features"
-    forecast = f"about {_said(cost.seconds)} and {cost.memory_mb / 1000:.1f} GB"
-    if cost.seconds <= allowed_s:
-        say(f"SVM on {what}: an RBF machine takes {forecast}.")
-        return False
-    say(
-        f"SVM on {what}: an RBF machine would take {forecast}, more than --svm-minutes {settings.svm_minutes:g}. "
-        f"Nystroem's approximation of it with {_NYSTROEM_COMPONENTS:,} components stands in, "
-        f"in about {approximate_memory_mb(*scaled.shape) / 1000:.1f} GB."
-    )
-    return True
+    """Whether Nystroem's approximation has to stand in for the RBF machine; says what all of it will cost.
 
-
-def kernel_cost(scaled: Features, truth: Truth, settings: ClassifySettings, seed: int) -> Cost:
-    """What all RBF machines are going to cost, from fitting one of them to up to 1,000 rows.
-
-    libsvm's time grows at least with the square of the rows; it keeps the rows in float64, and the support vectors of
-    every machine that is being fitted.
+    Raises:
+        UserError: There is too little memory for any machine.
     """
-    rows = np.random.default_rng(seed).permutation(len(scaled))[:_PILOT_ROWS]
-    start = time.perf_counter()
-    if len(np.unique(truth[rows])) > 1:
-        SVC(C=max(settings.svm_c), gamma=min(settings.svm_gamma) / scaled.shape[1]).fit(scaled[rows], truth[rows])
-    pilot_s = time.perf_counter() - start
-    num_machines = len(settings.svm_c) * len(settings.svm_gamma)
+    free_mb = psutil.virtual_memory().available / 1e6
+    linear, rbf, nystroem = costs(scaled, num_validation, settings, seed)
+    say(f"SVM on {len(scaled[0]):,} rows of {scaled[0].shape[1]:,} features.")
+    needed_mb = linear.memory_mb
+    approximate = False
+    if "linear" in settings.svm_kernels:
+        say(f"  Linear machines take {linear}.")
+    if "rbf" in settings.svm_kernels:
+        approximate = rbf.seconds > 60 * settings.svm_minutes or rbf.memory_mb > free_mb
+        if approximate:
+            say(f"  RBF machines would take {rbf}; --svm-minutes is {settings.svm_minutes:g}.")
+            say(f"  Nystroem's approximation of them stands in and takes {nystroem}.")
+        else:
+            say(f"  RBF machines take {rbf}.")
+        needed_mb = max(needed_mb, nystroem.memory_mb) if approximate else needed_mb
+    if needed_mb > free_mb:
+        raise UserError(
+            f"the SVM needs {needed_mb / 1000:.1f} GB beside the features, and {free_mb / 1000:.1f} GB are free. "
+            "Fit to fewer views: --fit-views view0."
+        )
+    return approximate
+
+
+def costs(scaled: Rows, num_validation: int, settings: ClassifySettings, seed: int) -> tuple[Cost, Cost, Cost]:
+    """What the linear machines, the RBF machines and Nystroem's will cost, from fitting each kind to some 1,000 rows.
+
+    Linear machines take as long as there are rows, libsvm's at least as their square. Both keep the rows in float64,
+    liblinear with an index beside each number; a libsvm machine keeps its support vectors too.
+    """
+    (num_rows, num_features), pilot = scaled[0].shape, _pilot(scaled, seed)
+    more, num_gammas = num_rows / len(pilot[0]), len(settings.svm_gamma)
     together = min(CORES, len(settings.svm_c))
-    seconds = pilot_s * (len(scaled) / len(rows)) ** 2 * num_machines / together
-    copies_mb = scaled.size * (4 + 16 * together) / 1e6
-    return Cost(seconds, copies_mb + _CACHE_MB * together)
+    turns = -(-len(settings.svm_c) // together)
+    linear_s = more * _seconds(_linear(_LINEAR_C * max(settings.svm_c), settings, seed), pilot)
+    rbf = _rbf(max(settings.svm_c), min(settings.svm_gamma) / num_features, settings)
+    rbf_s = more**2 * _seconds(rbf, pilot)
+    predict_s = num_validation * more * _seconds_a_row(rbf, pilot)
+    components = min(_NYSTROEM_COMPONENTS, num_rows)
+    map_mb, numbers = num_rows * components * 4 / 1e6, 24e-6 * together
+    scaled_mb = 4e-6 * scaled[0].size
+    return (
+        Cost(turns * linear_s, scaled_mb + numbers * scaled[0].size),
+        Cost(
+            num_gammas * (turns * rbf_s + len(settings.svm_c) * predict_s),
+            scaled_mb + 16e-6 * together * scaled[0].size + _CACHE_MB * together,
+        ),
+        Cost(
+            num_gammas * 2 * turns * linear_s * components / num_features,
+            scaled_mb + map_mb + numbers * num_rows * components,
+        ),
+    )
 
 
-def approximate_memory_mb(num_rows: int, num_features: int) -> float:
-    """What fitting linear machines to Nystroem's map takes: the scaled rows, and the map in float32 and float64."""
-    together = CORES
-    return num_rows * (4 * num_features + min(_NYSTROEM_COMPONENTS, num_rows) * (4 + 8 * together)) / 1e6
+def _pilot(scaled: Rows, seed: int) -> Rows:
+    """About 1,000 rows with some of every class."""
+    random, (features, truth) = np.random.default_rng(seed), scaled
+    share = min(1.0, _PILOT_ROWS / len(truth))
+    rows = [
+        random.permutation(np.flatnonzero(truth == position))[: max(_LEAST_OF_CLASS, round(share * count))]
+        for position, count in zip(*np.unique(truth, return_counts=True), strict=True)
+    ]
+    chosen = np.concatenate(rows)
+    return features[chosen], truth[chosen]
 
 
-def _said(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+def _seconds(machine: Machine, rows: Rows) -> float:
+    return _fit(0, machine, rows)[2]
+
+
+def _seconds_a_row(machine: Machine, rows: Rows) -> float:
+    start = time.perf_counter()
+    machine.decision_function(rows[0])
+    return (time.perf_counter() - start) / len(rows[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
@@ -28,9 +27,9 @@ class Images:
 
     Attributes:
         folder: Any path Spark reads.
-        files_df: One row an image: ``path``, ``length`` (bytes), ``modified`` (when it was, null for empty files),
-            ``galaxy_id`` (the file's name without its ending) and ``reason``, why it cannot be used, null where it is
-            to be read.
+        files_df: One row an image: ``path``, ``length`` (bytes), ``modified`` (milliseconds since 1970, null for
+            empty files), ``galaxy_id`` (the file's name without its ending) and ``reason``, why it cannot be used,
+            null where it is to be read.
         num_other_files: Files there that are no images by their name, which are passed over.
         max_file_mb: Larger files are not read.
     """
@@ -54,8 +53,7 @@ def find_images(spark: SparkSession, folder: str, flag: str = "--images", max_fi
         UserError: The folder is missing or has no images.
     """
     listed_df = _binary_files(spark, folder, flag)
-    modified = F.col("modificationTime").alias("modified")
-    files_df = listed_df.select("path", "length", modified, galaxy_id_of_path()).cache()
+    files_df = listed_df.select("path", "length", _modified(), galaxy_id_of_path()).cache()
     files_df = files_df.union(_empty_files(spark, listed_df, files_df.select("path"))).cache()
     images_df = files_df.where("galaxy_id != ''")
     num_files, num_images = files_df.count(), images_df.count()
@@ -81,26 +79,20 @@ def _with_same_id(images_df: DataFrame) -> DataFrame:
     return joined_df.withColumn("reason", F.coalesce("reason", same_id)).drop("same_id").cache()
 
 
-def read_images(spark: SparkSession, images: Images, since: datetime | None = None) -> DataFrame:
-    """The images without a ``reason``, with their bytes: columns ``path``, ``length``, ``galaxy_id``, ``content``.
+def read_images(spark: SparkSession, images: Images) -> DataFrame:
+    """The images without a ``reason``, with their bytes.
 
-    Files that cannot be read, or are gone since, have no row.
-
-    Args:
-        spark: The session.
-        images: What to read.
-        since: None of them was modified before; older files are not opened.
+    Columns ``path``, ``length``, ``modified``, ``galaxy_id``, ``content``. Files that cannot be read, or are gone
+    since, have no row.
     """
-    listing_df = (
+    content_df = (
         _reader(spark)
         .option("pathGlobFilter", _IMAGE_GLOB)
         .option("recursiveFileLookup", True)
         .load(images.folder)
         .where(F.col("length") <= int(images.max_file_mb * 1e6))  # binaryFile does not read what this leaves out
+        .select(*_content_columns())
     )
-    if since is not None:
-        listing_df = listing_df.where(F.col("modificationTime") >= F.lit(since))
-    content_df = listing_df.select("path", "length", galaxy_id_of_path(), "content")
     # The folder is listed again; what has come since is not of these images.
     listed_df = images.files_df.where("reason IS NULL").select("path")
     return content_df.join(F.broadcast(listed_df), "path", "left_semi")
@@ -114,8 +106,16 @@ def read_some_images(spark: SparkSession, paths: list[str]) -> DataFrame:
     present = [path for path in paths if hadoop(path).getFileSystem(configuration).exists(hadoop(path))]
     quoted = [re.sub(r"([\[\]{}*?\\])", r"\\\1", path) for path in present]
     if not quoted:
-        return spark.createDataFrame([], "path string, length long, galaxy_id string, content binary")
-    return _reader(spark).load(quoted).select("path", "length", galaxy_id_of_path(), "content")
+        return spark.createDataFrame([], "path string, length long, modified long, galaxy_id string, content binary")
+    return _reader(spark).load(quoted).select(*_content_columns())
+
+
+def _content_columns() -> tuple[Column, ...]:
+    return F.col("path"), F.col("length"), _modified(), galaxy_id_of_path(), F.col("content")
+
+
+def _modified() -> Column:
+    return F.unix_millis("modificationTime").alias("modified")
 
 
 def galaxy_id_of_path() -> Column:
@@ -155,7 +155,7 @@ def _empty_files(spark: SparkSession, listed_df: DataFrame, rows_df: DataFrame) 
         listed = {row[0] for row in rows_df.collect()}
         paths = [path for path in (_as_in_rows(url) for url in found) if path not in listed]
     rows = [(path, 0, None) for path in paths]
-    empty_df = spark.createDataFrame(rows, "path string, length long, modified timestamp")
+    empty_df = spark.createDataFrame(rows, "path string, length long, modified long")
     return empty_df.select("path", "length", "modified", galaxy_id_of_path())
 
 

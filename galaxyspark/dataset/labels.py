@@ -11,9 +11,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from galaxyspark.dataset.images import unreadable
-from galaxyspark.dataset.schema import VOTE_FIELDS
 from galaxyspark.errors import UserError
-from galaxyspark.galaxyzoo.tree import ID_COLUMN, MORPHOLOGY_CLASSES, QUESTIONS, VOTE_COLUMNS, Question
+from galaxyspark.galaxyzoo.tree import ID_COLUMN, MORPHOLOGY_CLASSES, QUESTIONS, VOTE_COLUMNS, VOTE_FIELDS, Question
 from galaxyspark.settings import AugmentSettings
 
 LABEL_COLUMN = "label"

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from petastorm import make_batch_reader
 
-from galaxyspark.dataset.schema import VOTE_FIELDS
 from galaxyspark.errors import UserError
+from galaxyspark.galaxyzoo.tree import VOTE_FIELDS
 from galaxyspark.run_directory import file_url
 from galaxyspark.views.decode import decode_views
 

@@ -7,10 +7,7 @@ from petastorm.codecs import CompressedImageCodec, ScalarCodec
 from petastorm.unischema import Unischema, UnischemaField
 from pyspark.sql.types import ByteType, FloatType, StringType
 
-from galaxyspark.galaxyzoo.tree import VOTE_COLUMNS
-
-VOTE_FIELDS: dict[str, str] = {column: column.replace(".", "_") for column in VOTE_COLUMNS}
-"""Vote column of the challenge -> field of the dataset, where a dot would need quoting: Class1.1 -> Class1_1."""
+from galaxyspark.galaxyzoo.tree import VOTE_FIELDS
 
 
 def views_schema(view_size_px: int, jpeg_quality: int) -> Unischema:

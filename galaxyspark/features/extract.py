@@ -8,14 +8,14 @@ from functools import lru_cache
 from typing import Any
 
 import pandas as pd
-from pyspark import Broadcast
+from pyspark import Broadcast, TaskContext
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from galaxyspark.dataset.schema import VOTE_FIELDS
 from galaxyspark.errors import UserError
 from galaxyspark.features.inference import Program, Runtime, infer
-from galaxyspark.network.model import ModelCard, load_card, load_weights
+from galaxyspark.galaxyzoo.tree import VOTE_FIELDS
+from galaxyspark.network.card import ModelCard, load_card
 from galaxyspark.run_directory import RunDirectory, file_url
 from galaxyspark.settings import ExtractJob, ExtractSettings, InferenceSettings
 from galaxyspark.spark import progress
@@ -87,7 +87,9 @@ def published_program(spark: SparkSession, run: RunDirectory, settings: Inferenc
     Raises:
         UserError: The run has no published model.
     """
-    from galaxyspark.features.programs import make_program  # brings torch, which workers do without
+    # These bring torch, which workers do without.
+    from galaxyspark.features.programs import make_program
+    from galaxyspark.network.model import load_weights
 
     run.manifest("train")
     model = run.path("model")
@@ -102,8 +104,8 @@ def with_inference(spark: SparkSession, views_df: DataFrame, program: Program, c
 
 
 def threads_of_task(spark: SparkSession) -> int:
-    """Threads to compute with in one task: as many as Spark gives it cores, if the machine has them."""
-    return max(1, min(int(spark.conf.get("spark.task.cpus", "1") or 1), os.cpu_count() or 1))
+    """Threads to compute with in one task: as many as Spark gives it cores."""
+    return int(spark.conf.get("spark.task.cpus", "1") or 1)
 
 
 def inference_udf(program: Broadcast[Program], num_threads: int, with_votes: bool) -> Callable[[str], Column]:
@@ -123,4 +125,13 @@ def inference_udf(program: Broadcast[Program], num_threads: int, with_votes: boo
 @lru_cache(maxsize=1)
 def runtime_of_worker(program: Broadcast[Program], num_threads: int) -> Runtime:
     """One network per Python worker, kept for all tasks that Spark gives it."""
-    return program.value.load(num_threads)
+    see_gpus_of_task()
+    return program.value.load(min(num_threads, len(os.sched_getaffinity(0))))
+
+
+def see_gpus_of_task() -> None:
+    """Let CUDA see the GPUs alone that Spark's scheduler gave to this task; to be called before torch looks for any."""
+    context = TaskContext.get()
+    gpus = context.resources().get("gpu") if context else None
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus.addresses)

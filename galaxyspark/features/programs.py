@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from galaxyspark.features.inference import Program
-from galaxyspark.features.torch_runtime import PixelNetwork, Precision, TorchProgram
-from galaxyspark.network.model import ModelCard
-
-RuntimeName = Literal["auto", "torch", "openvino"]
+from galaxyspark.features.torch_runtime import PixelNetwork, TorchProgram
+from galaxyspark.network.card import ModelCard
+from galaxyspark.settings import Precision, RuntimeName
 
 
 def make_program(

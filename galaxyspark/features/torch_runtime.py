@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,11 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from galaxyspark.features.inference import Inference
+from galaxyspark.network.card import ModelCard
 from galaxyspark.network.memory import keep_freed_memory
-from galaxyspark.network.model import ModelCard, load_network, objective_of
+from galaxyspark.network.model import load_network, objective_of
 from galaxyspark.network.networks import FeatureNetwork, to_input
+from galaxyspark.settings import Precision
 
-Precision = Literal["bfloat16", "float32"]
+_BATCH_VIEWS = 64
 
 
 class PixelNetwork(nn.Module):
@@ -61,7 +62,10 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> Inference:
-        """As ``Runtime`` has it."""
+        """As ``Runtime`` has it; some views at a time, as memory is not endless."""
+        parts = [self._run(images[start : start + _BATCH_VIEWS]) for start in range(0, len(images), _BATCH_VIEWS)]
+        return Inference(*(torch.cat(outputs).cpu().numpy() for outputs in zip(*parts, strict=True)))
+
+    def _run(self, images: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
-            outputs = self.network(torch.from_numpy(images).to(self.device))
-        return Inference(*(output.cpu().numpy() for output in outputs))
+            return self.network(torch.from_numpy(images).to(self.device))  # type: ignore[no-any-return]

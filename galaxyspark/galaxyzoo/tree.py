@@ -61,6 +61,9 @@ QUESTIONS: tuple[Question, ...] = (
 VOTE_COLUMNS: tuple[str, ...] = tuple(column for question in QUESTIONS for column in question.columns)
 """The 37 vote columns in the challenge's order: ``Class1.1`` to ``Class11.6``."""
 
+VOTE_FIELDS: dict[str, str] = {column: column.replace(".", "_") for column in VOTE_COLUMNS}
+"""Vote column of the challenge -> field of the dataset, where a dot would need quoting: Class1.1 -> Class1_1."""
+
 MORPHOLOGY_CLASSES: tuple[str, ...] = QUESTIONS[0].answers
 """The classes a galaxy is sorted into, in the order of question 1: smooth, featured, artifact."""
 

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
 from galaxyspark.errors import UserError
+from galaxyspark.network.card import Colour
 
 AUXILIARY_WEIGHT = 0.3
 """Weight of each auxiliary head's loss (Szegedy et al. 2015, section 5)."""
 
 _CHOICE = "Choose --weights none to train from scratch, or --weights with another run or a .safetensors file of its."
 _WEIGHTS_OF_RUN = Path("model") / "weights.safetensors"
-
-Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from galaxyspark.galaxyzoo.splits import SPLITS
 from galaxyspark.report.figures import PALETTE, Drawing, draw_accuracy, draw_confusion, draw_loss
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import STAGES, ReportJob
-from galaxyspark.summary import CLASSIFIERS
+from galaxyspark.summary import CLASSIFIERS, read_metrics
 
 GALLERY_GALAXIES = 6
 """Galaxies of a class in the gallery."""
@@ -141,7 +141,7 @@ def write_report(job: ReportJob) -> dict[str, Any]:
     published = {stage: manifest for stage, manifest in run.published().items() if stage != "report"}
     inputs = {stage: manifest["id"] for stage, manifest in published.items()}
     with run.stage("report", job, inputs) as staging:
-        metrics = json.loads(run.path("metrics.json").read_text())
+        metrics = read_metrics(run)
         history = read_history(run)
         confusions = draw_confusions(metrics)
         curves = draw_curves(history, metrics["epoch"])

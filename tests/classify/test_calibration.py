@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss
 
 from galaxyspark.classify.calibration import (
     CONFIDENCES,
+    Temperatures,
     accuracy_at,
     by_confidence,
     fit_temperature,
@@ -31,6 +32,28 @@ def test_the_temperature_is_found_again(temperature: float) -> None:
     assert fit_temperature(scores, truth) == pytest.approx(temperature, rel=0.05)
     # Shifting a galaxy's scores by a constant changes no probability.
     assert fit_temperature(scores + random.normal(size=(len(scores), 1)), truth) == pytest.approx(temperature, rel=0.05)
+
+
+def test_a_few_galaxies_that_are_all_right_do_not_make_every_galaxy_certain() -> None:
+    scores = log_of(np.array([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1]]))
+    all_right, all_wrong = (fit_temperature(scores, np.full(3, position)) for position in (0, 1))
+    assert 0.2 < all_right < 1 < all_wrong < 5
+    assert 0.6 < with_temperature(scores, all_right)[0, 0] < 0.9
+
+
+def test_the_mean_over_views_has_a_temperature_of_its_own() -> None:
+    """Views that disagree by chance: their mean is less sure than it is right."""
+    random = np.random.default_rng(7)
+    truth = random.integers(3, size=4000)
+    scores = 2 * np.eye(3)[truth][:, None] + random.normal(size=(4000, 16, 3)) * 2
+    temperatures = Temperatures.fitted(scores, truth)
+    assert temperatures.mean16 < 1
+    plain = Temperatures(temperatures.view).mean_over_views(scores)
+    np.testing.assert_allclose(plain, with_temperature(scores, temperatures.view).mean(axis=1))
+    calibrated = temperatures.mean_over_views(scores)
+    assert log_loss(truth, calibrated) < log_loss(truth, plain)
+    of_view0 = temperatures.mean_over_views(scores[:, :1])
+    np.testing.assert_allclose(of_view0, with_temperature(scores[:, 0], temperatures.view))
 
 
 @given(SEEDS)

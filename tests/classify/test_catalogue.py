@@ -13,7 +13,8 @@ from astropy.io.votable import is_votable
 from astropy.table import Table
 from sklearn.preprocessing import StandardScaler
 
-from galaxyspark.classify.catalogue import NUM_LIKE, listed, most_like, strangest, write_table
+from galaxyspark.classify.catalogue import write_table
+from galaxyspark.classify.look import NUM_LIKE, listed, most_like, strangest
 from galaxyspark.errors import UserError
 
 NUM_IMAGES = 60
@@ -29,6 +30,7 @@ def catalogue_pdf() -> pd.DataFrame:
             "class_cnn": "smooth",
             "probability_smooth": random.random(NUM_IMAGES).astype(np.float32),
             "outlier_score": random.normal(size=NUM_IMAGES).astype(np.float32),
+            "probability_irrégulière": np.float32(0.25),
             "path": [f"file:/sky/Pléiades {number}.jpg" for number in range(NUM_IMAGES)],
             "quarantine_reason": None,
             "features": list((random.normal(size=(NUM_IMAGES, 8)) + 100).astype(np.float32)),
@@ -55,13 +57,15 @@ def test_astropy_reads_every_row_and_number(
     ending: str, catalogue: Path, catalogue_pdf: pd.DataFrame, tmp_path: Path
 ) -> None:
     file = tmp_path / f"catalogue.{ending}"
-    write_table(catalogue, file, {"run": "runs/a"})
+    write_table(catalogue, file, {"run": "runs/é"})
     assert is_votable(file) == (ending == "vot")
-    table = Table.read(file)
+    table = Table.read(file, **({} if ending == "fits" else {"use_names_over_ids": True}))
     expected_pdf = catalogue_pdf.sort_values("galaxy_id", ignore_index=True)
     assert list(table["galaxy_id"]) == expected_pdf["galaxy_id"].tolist()
-    for name in ("probability_smooth", "outlier_score"):
-        np.testing.assert_array_equal(np.ma.filled(table[name], np.nan), expected_pdf[name])
+    accented = "probability_irr\\xe9guli\\xe8re" if ending == "fits" else "probability_irrégulière"
+    names = {"probability_smooth": "probability_smooth", accented: "probability_irrégulière"}
+    for name, original in names.items():
+        np.testing.assert_array_equal(np.ma.filled(table[name], np.nan), expected_pdf[original])
     reasons = np.ma.filled(table["quarantine_reason"], "").tolist()
     assert reasons == expected_pdf["quarantine_reason"].fillna("").tolist()
     assert not {"features", "length"} & set(table.colnames)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from galaxyspark.classify import features
 from galaxyspark.classify.compare import read_judged
 from galaxyspark.classify.features import read_split
 from galaxyspark.errors import UserError
@@ -67,9 +69,9 @@ def test_one_view_alone(write: Callable[..., Path]) -> None:
 
 
 def test_a_galaxy_that_lacks_a_view_is_named(write: Callable[..., Path]) -> None:
-    features = write(4, lambda pdf: pdf[(pdf["galaxy_id"] != "9") | (pdf["view"] != 3)])
+    directory = write(4, lambda pdf: pdf[(pdf["galaxy_id"] != "9") | (pdf["view"] != 3)])
     with pytest.raises(UserError, match="galaxy 9 of the test split lacks view 3 "):
-        read_split(features, "test", CLASSES)
+        read_split(directory, "test", CLASSES)
 
 
 def test_a_number_that_is_none_is_told_with_its_place(write: Callable[..., Path]) -> None:
@@ -88,11 +90,28 @@ def test_a_split_that_was_not_extracted_is_named(write: Callable[..., Path]) -> 
 
 
 def test_classifiers_are_judged_on_all_views_of_the_same_network(write: Callable[..., Path]) -> None:
-    features = write(15)
+    directory = write(15)
     with pytest.raises(UserError, match="the test split lacks view 15"):
-        read_judged(features, "test", CLASSES, 3)
+        read_judged(directory, "test", CLASSES, 3)
 
 
 def test_features_of_another_length_are_of_another_network(write: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="of 3 numbers in the test split, but of 1,024 in training"):
         read_judged(write(), "test", CLASSES, 1024)
+
+
+def test_features_of_unequal_length_are_refused(write: Callable[..., Path]) -> None:
+    def spoil(pdf: pd.DataFrame) -> pd.DataFrame:
+        pdf.at[pdf.index[-1], "features"] = [1.0, 2.0]
+        return pdf
+
+    with pytest.raises(UserError, match="features of unequal length"):
+        read_split(write(4, spoil), "test", CLASSES)
+
+
+def test_features_that_do_not_fit_into_memory_are_not_read(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features.psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    with pytest.raises(UserError, match="they take .* GB of memory, and 0.0 GB are free"):
+        read_split(write(4), "test", CLASSES)

@@ -14,12 +14,16 @@ import pandas as pd
 import pytest
 from astropy.table import Table
 
-from galaxyspark.classify.predict import make_model, predict
+from galaxyspark.classify.look import look
+from galaxyspark.classify.predict import make_model, predict, with_class
+from galaxyspark.classify.rows import NOT_FINITE, catalogue_rows
 from galaxyspark.classify.saved import open_classifiers
 from galaxyspark.errors import UserError
-from galaxyspark.features.inference import infer
+from galaxyspark.features.inference import Inference, infer
 from galaxyspark.features.programs import make_program
-from galaxyspark.network.model import load_card, load_weights
+from galaxyspark.galaxyzoo.tree import VOTE_FIELDS
+from galaxyspark.network.card import load_card
+from galaxyspark.network.model import load_weights
 from galaxyspark.settings import InferenceSettings, PredictJob, PredictSettings
 from galaxyspark.views.augment import make_views
 
@@ -66,8 +70,8 @@ def test_a_row_says_what_network_and_svm_say_of_the_views(
         assert row["class"] == row["class_cnn"] == card.classes[said.argmax()]
         assert row["entropy"] == pytest.approx(-sum(p * np.log2(p) for p in said if p > 0), abs=1e-5)
         assert row["agreement"] * NUM_VIEWS in range(NUM_VIEWS + 1)
-        by_svm = svm.probabilities(inference.features).mean(axis=0)
-        said_by_svm = row[[f"probability_svm_{name}" for name in card.classes]].astype(float)
+        by_svm = svm.probabilities(inference.features[None])[0]
+        said_by_svm = row[[f"svm_probability_{name}" for name in card.classes]].astype(float)
         np.testing.assert_allclose(said_by_svm, by_svm, atol=1e-4)
         assert row["class_svm"] == card.classes[int(said_by_svm.argmax())]
         assert row["outlier_score"] == pytest.approx(outlier_score(inference.features[:1])[0], rel=1e-3)
@@ -173,3 +177,60 @@ def test_classifiers_of_another_network_are_refused(finished_run: Path, change: 
 def test_a_catalogue_with_neither_images_nor_question_is_refused(spark, run: Path) -> None:
     with pytest.raises(UserError, match="--new-images: which folder"):
         predict(spark, PredictJob(run=run, inference=InferenceSettings()))
+
+
+@pytest.mark.parametrize(("question", "quantity"), [(["--odd", 3], "outlier score"), (["--like"], "similarity")])
+def test_the_catalogue_answers_in_the_terminal(
+    question: list, quantity: str, catalogue_pdf: pd.DataFrame, finished_run: Path, run_submit
+) -> None:
+    classified = catalogue_pdf.index[catalogue_pdf["class"].notna()]
+    if question == ["--like"]:
+        question = ["--like", classified[0]]
+    completed = run_submit("predict", "--run", finished_run, *question)
+    assert completed.returncode == 0, completed.stderr
+    header, *lines = completed.stdout.strip().splitlines()
+    assert quantity in header
+    assert len(lines) == {"outlier score": 3, "similarity": len(classified) - 1}[quantity]
+    assert {line.split()[0] for line in lines} <= set(classified)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [({"like": "1", "odd": 2}, "one of them"), ({"odd": 2, "new_images": "sky"}, "without --new-images")],
+)
+def test_one_question_at_a_time(finished_run: Path, flags: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        look(PredictJob(run=finished_run, **flags))
+
+
+def test_a_catalogue_of_another_network_is_not_asked(run: Path, predict_again: Callable[..., dict]) -> None:
+    predict_again()
+    assert len(look(PredictJob(run=run, odd=1))) == 2
+    manifest = run / "manifests" / "classify.json"
+    manifest.write_text(manifest.read_text().replace('"id": "', '"id": "another '))
+    with pytest.raises(UserError, match="stage 'classify' was run again after 'predict'"):
+        look(PredictJob(run=run, odd=1))
+
+
+def test_any_name_of_a_class_and_votes_and_numbers_that_are_none(finished_run: Path, galaxies, spark) -> None:
+    """Rows of a network with a class whose name means something to SQL, and that fails on the second image."""
+    card = load_card(finished_run / "model")
+    classifiers = open_classifiers(finished_run / "classifiers")
+    trained = json.loads((finished_run / "manifests" / "train.json").read_text())["id"]
+    model = make_model(card, classifiers, trained, PredictSettings(predict_views=2))
+    model = replace(model, classes=("0.5", "a b", "é"), with_votes=True)
+    num_features = classifiers.card.num_features
+    features = np.random.default_rng(1).random((4, num_features), np.float32)
+    features[3, 7] = np.nan
+    votes = np.tile(np.arange(37, dtype=np.float32), (4, 1))
+    inference = Inference(features, np.tile(np.float32([[0.2, 0.7, 0.1]]), (4, 1)), votes)
+    content = next(galaxies.unlabelled.glob("[0-9]*.jpg")).read_bytes()
+    columns = {"galaxy_id": ["1", "2"], "path": ["p", "q"], "content": [content] * 2, "length": 9, "modified": 8}
+    rows_pdf = catalogue_rows(pd.DataFrame(columns), lambda images: inference, model)
+    assert rows_pdf["class_cnn"].tolist() == ["a b", None]
+    assert rows_pdf["quarantine_reason"].tolist() == [None, NOT_FINITE]
+    assert rows_pdf.loc[0, list(VOTE_FIELDS.values())].tolist() == list(range(37))
+    schema = ", ".join(f"`{name}` {of_type}" for name, of_type in model.columns().items())
+    written_pdf = with_class(spark.createDataFrame(rows_pdf, schema), model.classes, 0.0).toPandas()
+    assert written_pdf["class"].tolist() == ["a b", None]
+    assert "probability_0.5" in written_pdf

@@ -20,11 +20,18 @@ def test_a_rival_separates_what_can_be_separated(name: RivalName, class_weight: 
     centres = [[0] * 8, [6] * 8, [0] * 4 + [600] * 4]
     train, validation, new = (make_blobs([60, 60, 60], centers=centres, random_state=seed) for seed in range(3))
     fitted, choice = fit_rival(name, train, validation, 4, class_weight, seed=1)
-    probabilities = fitted.probabilities(new[0])
+    probabilities = fitted.probabilities(new[0][:, None])
     assert (probabilities.argmax(axis=1) == new[1]).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert (probabilities[:, 3] == 0).all()
     assert choice["validation_macro_f1"][choice["chosen"]] == 1
+
+
+@pytest.mark.parametrize("name", get_args(RivalName))
+def test_a_handful_of_galaxies_is_enough(name: RivalName) -> None:
+    train = np.arange(12.0).reshape(6, 2), np.array([0, 0, 0, 1, 1, 2])
+    fitted, _ = fit_rival(name, train, train, 3, "balanced", seed=1)
+    assert fitted.probabilities(train[0][:, None]).shape == (6, 3)
 
 
 def test_the_rival_that_is_best_on_validation_is_kept() -> None:

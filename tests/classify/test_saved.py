@@ -24,13 +24,15 @@ from galaxyspark.errors import UserError
 from galaxyspark.settings import ClassifySettings, RivalName
 
 TRAIN, VALIDATION, NEW = (
-    make_blobs([50, 50, 50], n_features=6, cluster_std=4, center_box=(-5, 5), random_state=seed) for seed in (1, 1, 1)
+    make_blobs([50, 50, 50], n_features=6, cluster_std=4, center_box=(-5, 5), random_state=seed) for seed in (1, 2, 3)
 )
 
 
 @pytest.fixture(scope="module")
 def fitted() -> dict:
     classifiers = {name: fit_rival(name, TRAIN, VALIDATION, 3, "balanced", seed=1)[0] for name in get_args(RivalName)}
+    views = VALIDATION[0][:, None]
+    classifiers = {name: fitted.calibrated(views, VALIDATION[1]) for name, fitted in classifiers.items()}
     machines = {"svm": {"svm_kernels": ("rbf",)}, "svm_linear": {"svm_kernels": ("linear",)}}
     machines["svm_nystroem"] = machines["svm"] | {"svm_minutes": 0}
     for name, settings in machines.items():
@@ -66,9 +68,10 @@ def replace_file(directory: Path, content: bytes) -> None:
 
 def test_all_say_the_same_after_reloading(fitted: dict, saved: Path) -> None:
     classifiers = open_classifiers(saved)
+    views = NEW[0].reshape(50, 3, 6)
     for name, classifier in fitted.items():
         np.testing.assert_allclose(
-            classifiers.classifier(name).probabilities(NEW[0]), classifier.probabilities(NEW[0]), atol=1e-12
+            classifiers.classifier(name).probabilities(views), classifier.probabilities(views), atol=1e-12
         )
     expected = fit_outlier_score(TRAIN[0], VALIDATION[0], seed=1)(NEW[0])
     np.testing.assert_allclose(classifiers.outlier_score()(NEW[0]), expected)

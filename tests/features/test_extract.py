@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from galaxyspark.errors import UserError
-from galaxyspark.features.extract import check_fit, threads_of_task, wanted_views
+from galaxyspark.features.extract import check_fit, runtime_of_worker, threads_of_task, wanted_views
 from galaxyspark.features.inference import infer
 from galaxyspark.features.programs import make_program
-from galaxyspark.network.model import load_card, load_weights
+from galaxyspark.network.card import load_card
+from galaxyspark.network.model import load_weights
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import ExtractSettings
 
@@ -64,10 +68,13 @@ def test_any_views_of_any_splits(spark, finished_run: Path) -> None:
     assert set(wanted_pdf.itertuples(index=False, name=None)) == {("train", 3), ("train", 7), ("test", 0)}
 
 
-def test_a_task_has_no_more_threads_than_the_machine_has_cores(spark, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_loads_the_network_once_with_no_more_threads_than_it_has_cores(spark) -> None:
     assert threads_of_task(spark) == 1
-    monkeypatch.setattr(spark.conf, "get", lambda key, default: {"spark.task.cpus": "1000"}[key], raising=False)
-    assert threads_of_task(spark) == os.cpu_count()
+    loaded: list[int] = []
+    program = Mock(**{"value.load": loaded.append})
+    runtime_of_worker(program, 1000)
+    runtime_of_worker(program, 1000)
+    assert loaded == [len(os.sched_getaffinity(0))]
 
 
 @pytest.mark.parametrize(
@@ -83,3 +90,9 @@ def test_a_network_made_for_other_views_is_refused(finished_run: Path, change: d
     check_fit(card, data, run)
     with pytest.raises(UserError, match=message):
         check_fit(card, data | change, run)
+
+
+def test_what_workers_import_does_not_bring_torch() -> None:
+    code = "import sys, galaxyspark.features.extract, galaxyspark.classify.rows; print('torch' in sys.modules)"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "False"

@@ -21,7 +21,7 @@ from galaxyspark.features.openvino_runtime import OpenVinoProgram
 from galaxyspark.features.programs import make_program
 from galaxyspark.features.torch_runtime import TorchProgram
 from galaxyspark.galaxyzoo.tree import largest_violation
-from galaxyspark.network.model import ModelCard
+from galaxyspark.network.card import ModelCard
 from galaxyspark.views.augment import ViewRecipe
 
 CARD = ModelCard(

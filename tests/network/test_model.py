@@ -10,7 +10,8 @@ import torch
 from torchvision.models import GoogLeNet
 
 from galaxyspark.errors import UserError
-from galaxyspark.network.model import ModelCard, load_card, load_network, load_weights, save_model
+from galaxyspark.network.card import ModelCard, load_card
+from galaxyspark.network.model import load_network, load_weights, save_model
 from galaxyspark.views.augment import ViewRecipe
 
 CARD = ModelCard(

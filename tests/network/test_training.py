@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from galaxyspark.errors import UserError
+from galaxyspark.network.card import load_card
 from galaxyspark.network.checkpoints import Checkpoints
-from galaxyspark.network.model import load_card
 from galaxyspark.network.training import STOPPED, Trainer, make_objective, start_horovod, train
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob, TrainSettings
@@ -195,24 +195,23 @@ def test_frozen_layers_stay_as_they_are(run: Path) -> None:
     assert changed == {"fc.weight", "fc.bias"}
 
 
-def test_training_ends_when_it_has_stopped_getting_better(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = trainer_of(job_of(run, epochs=9, patience=2, best_by="loss"))
-    losses = iter([3.0, 2.0, 2.5, 2.2, 1.0])
+@pytest.mark.parametrize(
+    ("best_by", "values", "best"),
+    [
+        ("loss", [3.0, 2.0, 2.5, 2.2, 1.0], [True, True, False, False]),
+        ("accuracy", [0.5, 0.6, 0.6, 0.6, 0.7], [True, True, True, True]),
+    ],
+)
+def test_training_ends_when_two_epochs_were_no_better(
+    best_by: str, values: list[float], best: list[bool], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(job_of(run, epochs=9, patience=2, best_by=best_by))
+    rest = iter(values)
     validate = trainer.validate
-    monkeypatch.setattr(trainer, "validate", lambda: dataclasses.replace(validate(), loss=next(losses)))
+    monkeypatch.setattr(trainer, "validate", lambda: dataclasses.replace(validate(), **{best_by: next(rest)}))
     trainer.run_epochs()
-    assert [row["loss"] for row in trainer.history] == [3.0, 2.0, 2.5, 2.2]
-    assert [row["best"] for row in trainer.history] == [True, True, False, False]
-
-
-def test_training_ends_when_it_stays_as_good_as_it_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = trainer_of(job_of(run, epochs=9, patience=2))
-    accuracies = iter([0.5, 0.6, 0.6, 0.6, 0.7])
-    validate = trainer.validate
-    monkeypatch.setattr(trainer, "validate", lambda: dataclasses.replace(validate(), accuracy=next(accuracies)))
-    trainer.run_epochs()
-    assert [row["accuracy"] for row in trainer.history] == [0.5, 0.6, 0.6, 0.6]
-    assert [row["best"] for row in trainer.history] == [True, True, True, True]
+    assert [row[best_by] for row in trainer.history] == values[:4]
+    assert [row["best"] for row in trainer.history] == best
 
 
 @pytest.mark.parametrize(("minutes", "all_steps"), [(5.0, False), (6.0, True)])

@@ -47,6 +47,7 @@ from galaxyspark.dataset.write import (
     write_views,
 )
 from galaxyspark.galaxyzoo.splits import split_of
+from galaxyspark.memory import keep_freed_memory
 from galaxyspark.settings import AugmentSettings, SimulateJob, SimulateSettings
 from galaxyspark.spark import start_session
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views, view_pixels
@@ -124,7 +125,7 @@ def measure_all(spark: SparkSession, work: Work, little: Work, rounds: int) -> l
     with RayData() as ray_data:
         ray = against(alternative("ray", run_ray, count_rows, ray_data))
     # Not forked: this process runs Spark's threads.
-    with multiprocessing.get_context("spawn").Pool(spark.sparkContext.defaultParallelism) as pool:
+    with multiprocessing.get_context("spawn").Pool(spark.sparkContext.defaultParallelism, keep_freed_memory) as pool:
         bare = against(alternative("bare", run_bare, int, pool))
         kernel = measure_kernel(pool, work, rounds)
     # The last, for what it does to the session.
@@ -191,6 +192,7 @@ def run_row_at_a_time(spark: SparkSession, work: Work, directory: Path) -> Path:
 
 
 def _rows_of_galaxy(schema: Unischema, recipe: ViewRecipe, galaxy: Row) -> Iterator[Row]:
+    keep_freed_memory()
     values = galaxy.asDict()
     content = values.pop("content")
     split = split_of(galaxy.galaxy_id, _SETTINGS.split_fractions)

@@ -21,7 +21,7 @@ from benchmarks.harness import tell_rate
 from benchmarks.views import SEED, VIEW_SIZE_PX
 from galaxyspark.dataset.read import Shard, Split, TrainingViews
 from galaxyspark.galaxyzoo.tree import MORPHOLOGY_CLASSES
-from galaxyspark.network.memory import keep_freed_memory
+from galaxyspark.memory import keep_freed_memory
 from galaxyspark.run_directory import file_url
 from galaxyspark.views.decode import decode_views
 

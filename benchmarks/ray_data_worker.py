@@ -26,6 +26,7 @@ from pyarrow import csv
 
 from galaxyspark.galaxyzoo.splits import split_of
 from galaxyspark.galaxyzoo.tree import ID_COLUMN, MORPHOLOGY_CLASSES, VOTE_COLUMNS
+from galaxyspark.memory import keep_freed_memory
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views
 
 _BLOCKS_PER_CORE = 2
@@ -94,6 +95,7 @@ def views_of_batch(
     batch: pa.Table, labels: ray.ObjectRef, recipe: ViewRecipe, split_fractions: Sequence[float]
 ) -> pa.Table:
     """Images with their paths to one row a view: view 0 of all galaxies of the batch first, then view 1."""
+    keep_freed_memory()
     labels = ray.get(labels)
     galaxy_ids = [Path(path).stem for path in batch["path"].to_pylist()]
     rows = pc.index_in(pa.array(galaxy_ids), value_set=labels["galaxy_id"])

@@ -40,4 +40,6 @@ def cost(rows: int) -> dict[str, Any]:
     """What ``svm_worker`` tells, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.svm_worker", str(rows)]
     completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(completed.stdout.splitlines()[-1])
+    cost: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
+    print(f"{rows:,} rows: {cost}", file=sys.stderr)
+    return cost

@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.harness import tell_rate
 from galaxyspark.dataset.read import Batch
-from galaxyspark.network.memory import keep_freed_memory
+from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.networks import ARCHITECTURES, AUXILIARY_WEIGHT, build_network
 from galaxyspark.network.training import Trainer, start_horovod
 from galaxyspark.run_directory import RunDirectory

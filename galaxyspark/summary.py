@@ -12,7 +12,7 @@ from galaxyspark.errors import UserError
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import PredictJob, PredictSettings
 
-_NAMES = {
+NAMES = {
     "cnn": "CNN",
     "svm": "SVM",
     "logistic_regression": "Logistic regression",
@@ -23,7 +23,7 @@ _NAMES = {
 _WHICH = {"mean16": "mean of 16 views", "view0": "one view"}
 CLASSIFIERS = {
     f"{classifier}_{which}": f"{name}, {of_views}"
-    for classifier, name in _NAMES.items()
+    for classifier, name in NAMES.items()
     for which, of_views in _WHICH.items()
 } | {"always_commonest": "Always the commonest class"}
 """The classifiers of metrics.json as people read them, in the order they are shown."""
@@ -69,11 +69,11 @@ def accuracy_table(metrics: Mapping[str, Any], split: str) -> list[str]:
             metric = of_split[name]
             low, high = metric["accuracy_interval"]
             figures = f"{metric['accuracy']:8.3f}   {low:.3f}-{high:.3f}    {metric['macro_f1']:8.3f}   "
-            lines.append(f"  {title:<38}{figures}{metric['log_loss']:8.3f}   {_difference(metric)}".rstrip())
+            lines.append(f"  {title:<38}{figures}{metric['log_loss']:8.3f}   {difference(metric)}".rstrip())
     return lines
 
 
-def _difference(metric: Mapping[str, Any]) -> str:
+def difference(metric: Mapping[str, Any]) -> str:
     """Of a classifier to the SVM, and whether it is more than chance."""
     if "against_svm" not in metric:
         return ""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from galaxyspark.features.inference import Inference
+from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.card import ModelCard
-from galaxyspark.network.memory import keep_freed_memory
 from galaxyspark.network.model import load_network, objective_of
 from galaxyspark.network.networks import FeatureNetwork, to_input
 from galaxyspark.settings import Precision

@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from galaxyspark.dataset.read import Shard, Split, TrainingViews, evaluation_batches
 from galaxyspark.errors import UserError
+from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.card import ModelCard
 from galaxyspark.network.checkpoints import Checkpoints
 from galaxyspark.network.learner import Learner, NotFiniteError
-from galaxyspark.network.memory import keep_freed_memory
 from galaxyspark.network.model import save_model
 from galaxyspark.network.networks import ARCHITECTURES, build_network
 from galaxyspark.network.objectives import ClassesObjective, Objective, VotesObjective, class_weights

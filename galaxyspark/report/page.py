@@ -23,7 +23,7 @@ from galaxyspark.galaxyzoo.splits import SPLITS
 from galaxyspark.report.figures import PALETTE, Drawing, draw_accuracy, draw_confusion, draw_loss
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import STAGES, ReportJob
-from galaxyspark.summary import CLASSIFIERS, read_metrics
+from galaxyspark.summary import CLASSIFIERS, NAMES, difference, read_metrics
 
 GALLERY_GALAXIES = 6
 """Galaxies of a class in the gallery."""
@@ -177,9 +177,16 @@ def render(**parts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "rate": rate, "date": date}
+    environment.filters |= {
+        "percent": percent,
+        "duration": duration,
+        "rate": rate,
+        "date": date,
+        "difference": difference,
+    }
     return environment.get_template(_TEMPLATE).render(
         classifiers=CLASSIFIERS,
+        names=NAMES,
         original=ORIGINAL,
         splits=SPLITS,
         palette=PALETTE,

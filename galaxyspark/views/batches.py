@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from galaxyspark.galaxyzoo.splits import SPLITS, split_of
+from galaxyspark.memory import keep_freed_memory
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views
 from galaxyspark.views.colour import ColourSums
 from galaxyspark.views.decode import decode_image
@@ -43,6 +44,7 @@ def views_of_batches(
         Batches of up to 256 rows of one split: the columns that came in, with ``content`` replaced by ``view`` (int8),
         ``image`` (JPEG) and ``split``.
     """
+    keep_freed_memory()
     waiting = {split: _Waiting(split, num_views) for split in SPLITS}
     for batch in batches:
         rows_of_split: dict[str, list[int]] = {split: [] for split in SPLITS}

@@ -181,13 +181,27 @@ def write_metrics(root: Path, classes: list[str], truth: np.ndarray[Any, Any]) -
         predicted = truth.copy()
         predicted[:num_wrong] = 1
         of_split[name] = evaluate(truth, np.eye(len(classes))[predicted], classes)
+    of_split["cnn_view0"]["against_svm"] = {"difference": -0.05, "p_value": 0.5}
     metrics = {
         "classes": classes,
         "epoch": 2,
-        "classifiers": {"svm": {"kernel": "rbf", "c": 0.1}},
+        "classifiers": {"svm": COSTS | {"kernel": "rbf", "c": 0.1}, "random_forest": COSTS | {"chosen": "300 trees"}},
+        "network": {"seconds_a_view": 0.004},
         "splits": {"test": of_split, "validation": of_split},
     }
     write_text(root / "metrics.json", json.dumps(metrics))
+
+
+COSTS = {"training_views": 1234, "fit_s": 12.5, "seconds_a_view": 0.0021}
+
+
+def test_costs_are_told(reader: PageReader) -> None:
+    assert reader.cells["table-costs"][1:] == [
+        ["CNN", "epoch 2", "", "4.00 ms"],
+        ["SVM", "rbf, C 0.1", "12.5 s", "2.10 ms"],
+        ["Random forest", "300 trees", "12.5 s", "2.10 ms"],
+    ]
+    assert "Fitted to 1,234 views" in reader.section_text["classifiers"]
 
 
 def write_text(file: Path, text: str) -> None:
@@ -231,12 +245,14 @@ def test_table_shows_metrics(finished_run: Path, reader: PageReader, split: str)
     rows = {row[0]: row[1:] for row in reader.cells[f"table-{split}"][2:]}
     assert len(rows) == len(metrics)
     for name, title in page.CLASSIFIERS.items():
-        low, high = metrics[name]["accuracy_interval"]
+        low, high = metrics[name]["bootstrap"]["accuracy"]
         recalls = ["–" if recall is None else f"{recall:.1%}" for recall in metrics[name]["recall"].values()]
         expected = [
             f"{metrics[name]['accuracy']:.1%}",
             f"{low:.1%} – {high:.1%}",
             f"{metrics[name]['macro_f1']:.3f}",
+            f"{metrics[name]['log_loss']:.3f}",
+            "-0.050 (p = 0.500)" if name == "cnn_view0" else "",
         ]
         assert rows[title] == expected + recalls
     assert rows[page.CLASSIFIERS["svm_mean16"]][-1] == "–"

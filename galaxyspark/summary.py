@@ -67,7 +67,7 @@ def accuracy_table(metrics: Mapping[str, Any], split: str) -> list[str]:
     for name, title in CLASSIFIERS.items():
         if name in of_split:
             metric = of_split[name]
-            low, high = metric["accuracy_interval"]
+            low, high = metric["bootstrap"]["accuracy"]
             figures = f"{metric['accuracy']:8.3f}   {low:.3f}-{high:.3f}    {metric['macro_f1']:8.3f}   "
             lines.append(f"  {title:<38}{figures}{metric['log_loss']:8.3f}   {difference(metric)}".rstrip())
     return lines

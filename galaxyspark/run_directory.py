@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import time
 import uuid
@@ -111,9 +112,10 @@ class RunDirectory:
             self.manifest(stage)
         for stage, earlier in self.outdated():
             if stage in stages:
+                settings = shlex.quote(f"{self.root}/settings/{stage}.yaml")
                 raise UserError(
                     f"{self.root}: stage '{earlier}' was run again after '{stage}'. "
-                    f"Run it again too: ./submit.sh {stage} --run {self.root} ..."
+                    f"Run it again too: ./submit.sh {stage} --config {settings}"
                 )
 
     @contextmanager

@@ -108,36 +108,39 @@ def augmented(run: Path, manifest: Mapping[str, Any]) -> list[str]:
 def predicted(job: PredictJob, manifest: Mapping[str, Any], cores: int) -> list[str]:
     """What the stage predict has made: counts, classes, rate and cost, and what to look at."""
     counts, run = manifest["counts"], RunDirectory(job.run)
-    shares = ", ".join(f"{count:,} {name}" for name, count in sorted(manifest["classes"].items()))
-    lines = [f"{counts['images']:,} images: {shares or 'none classified'}."]
+    parts = [f"{count:,} {name}" for name, count in sorted(manifest["classes"].items())]
+    if counts["under_min_confidence"]:
+        parts.append(f"{counts['under_min_confidence']:,} below --min-confidence {job.predict.min_confidence:g}")
     if counts["quarantined"]:
-        lines.append(f"Could not be read, the catalogue says why: {counts['quarantined']:,}.")
+        parts.append(f"{counts['quarantined']:,} that could not be read (the catalogue says why)")
+    lines = [f"{counts['images']:,} images: {', '.join(parts)}."]
     if counts["taken_over"]:
         lines.append(f"Taken over from the catalogue before, as they have not changed: {counts['taken_over']:,}.")
+    if counts["dropped"]:
+        lines.append(f"No longer in the catalogue, as they are not in this folder: {counts['dropped']:,}.")
     if job.predict.min_confidence:
-        lines += _confident(run, job.predict, counts)
+        lines += _confident(run, job.predict)
     if manifest["left_out"]:
         lines.append(f"Too many rows for {', '.join(manifest['left_out'])}: read the Parquet files in catalogue/.")
-    lines.append(f"{format_rate(manifest['rate'])}.")
-    if counts["images"] - counts["taken_over"] >= _LEAST_TO_RECKON:  # of fewer, most of the time is the start
+    num_new, rate = counts["classified"] - counts["taken_over"], format_rate(manifest["rate"])
+    lines.append(f"{num_new:,} classified in {manifest['duration_s']:.0f} s{f', {rate}' if rate else ''}.")
+    if rate and num_new >= _LEAST_TO_RECKON:
         hours = 1e6 * cores / manifest["rate"]["per_s"] / 3600
         lines.append(f"At that rate a million images take {hours:,.0f} core hours, on these cores.")
     names = ("catalogue.csv", "catalogue.fits", "catalogue.vot", "catalogue")
     return [*lines, "", "Look at:", *(f"  {run.path(name)}" for name in names if run.path(name).exists())]
 
 
-def _confident(run: RunDirectory, settings: PredictSettings, counts: Mapping[str, int]) -> list[str]:
-    """How many images reach the confidence, and how often such a class was right on test galaxies."""
-    reached, least = counts["classified"] - counts["under_min_confidence"], settings.min_confidence
-    lines = [f"Reach --min-confidence {least:g}: {reached:,} of {counts['classified']:,}."]
+def _confident(run: RunDirectory, settings: PredictSettings) -> list[str]:
+    """How many test galaxies reach the confidence, and how often their class was right."""
+    least = settings.min_confidence
     which = "cnn_view0" if settings.predict_views == 1 else "cnn_mean16"
     rows = read_metrics(run)["splits"]["test"][which]["by_confidence"]
     row = max((row for row in rows if row["min_confidence"] <= least), key=itemgetter("min_confidence"))
-    if row["accuracy"] is not None:
-        share, accuracy = row["share"], row["accuracy"]
-        galaxies = f"Of test galaxies, by {CLASSIFIERS[which].partition(', ')[2]},"
-        lines.append(f"{galaxies} {share:.1%} reach {row['min_confidence']:g}, {accuracy:.1%} of them right.")
-    return lines
+    if row["accuracy"] is None:
+        return []
+    galaxies = f"Among the test galaxies, by {CLASSIFIERS[which].partition(', ')[2]}, {row['share']:.1%} reach"
+    return [f"{galaxies} {row['min_confidence']:g}; of those {row['accuracy']:.1%} are classified right."]
 
 
 def class_table(galaxies: Mapping[str, Mapping[str, int]], shares: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -1,12 +1,15 @@
 """Job without Spark: write the page that shows a run, and its figures. See --help."""
 
 from galaxyspark.command_line import run_job
-from galaxyspark.report.page import write_report
+from galaxyspark.report.page import outdated, write_report
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import ReportJob
 
 
 def main(job: ReportJob) -> None:
     manifest = write_report(job)
+    for stage, earlier in outdated(RunDirectory(job.run)):
+        print(f"What {stage} published is not from the present output of {earlier}: run {stage} again.")
     print(f"Open {job.run.absolute() / manifest['page']}")
 
 

@@ -196,7 +196,9 @@ def test_a_stage_is_refused_where_what_it_had_read_was_replaced(run: RunDirector
     publish_from(run, "train", augment=run.manifest("augment")["id"])
     assert run.outdated() == [("extract", "train")]
     run.require_current("train")
-    with pytest.raises(UserError, match=r"'train' was run again after 'extract'. .*./submit.sh extract --run"):
+    with pytest.raises(
+        UserError, match=r"'train' was run again after 'extract'. .*./submit.sh extract --config '/.*extract.yaml'"
+    ):
         run.require_current("train", "extract")
 
 

@@ -151,7 +151,8 @@ def predict_manifest(**changes: int) -> dict:
     counts = {"images": 2000, "classified": 1990, "quarantined": 10, "under_min_confidence": 0, "taken_over": 0}
     return {
         "rate": rate(500, "images"),
-        "counts": counts | changes,
+        "duration_s": 3.98,
+        "counts": counts | {"dropped": 0} | changes,
         "classes": {"smooth": 1500, "featured": 490},
         "left_out": [],
     }
@@ -165,9 +166,8 @@ def test_what_predict_made_is_told_with_its_cost(tmp_path: Path) -> None:
     (tmp_path / "catalogue.fits").touch()
     job = PredictJob(run=tmp_path, new_images="sky")
     assert predicted(job, predict_manifest(), cores=4) == [
-        "2,000 images: 490 featured, 1,500 smooth.",
-        "Could not be read, the catalogue says why: 10.",
-        "500 images/s.",
+        "2,000 images: 490 featured, 1,500 smooth, 10 that could not be read (the catalogue says why).",
+        "1,990 classified in 4 s, 500 images/s.",
         # 1,000,000 / 500 s on 4 cores
         "At that rate a million images take 2 core hours, on these cores.",
         "",
@@ -177,21 +177,24 @@ def test_what_predict_made_is_told_with_its_cost(tmp_path: Path) -> None:
 
 
 def test_the_cost_is_not_reckoned_from_a_few_images(tmp_path: Path) -> None:
-    lines = predicted(PredictJob(run=tmp_path, new_images="sky"), predict_manifest(taken_over=1500), cores=4)
-    assert "Taken over from the catalogue before, as they have not changed: 1,500." in lines
-    assert not any("million" in line for line in lines)
+    manifest = predict_manifest(taken_over=1950, dropped=3) | {"rate": None, "left_out": ["catalogue.fits"]}
+    lines = predicted(PredictJob(run=tmp_path, new_images="sky"), manifest, cores=4)
+    assert lines[1:] == [
+        "Taken over from the catalogue before, as they have not changed: 1,950.",
+        "No longer in the catalogue, as they are not in this folder: 3.",
+        "Too many rows for catalogue.fits: read the Parquet files in catalogue/.",
+        "40 classified in 4 s.",
+        "",
+        "Look at:",
+    ]
 
 
 @pytest.mark.parametrize(
     ("least", "views", "said"),
     [
-        (0.9, 16, "Of test galaxies, by mean of 16 views, 70.0% reach 0.9, 97.0% of them right."),
-        (
-            0.93,
-            16,
-            "Of test galaxies, by mean of 16 views, 70.0% reach 0.9, 97.0% of them right.",
-        ),
-        (0.9, 1, "Of test galaxies, by one view, 60.0% reach 0.9, 95.0% of them right."),
+        (0.9, 16, "by mean of 16 views, 70.0% reach 0.9; of those 97.0% are classified right."),
+        (0.93, 16, "by mean of 16 views, 70.0% reach 0.9; of those 97.0% are classified right."),
+        (0.9, 1, "by one view, 60.0% reach 0.9; of those 95.0% are classified right."),
         (0.99, 16, None),
     ],
 )
@@ -202,6 +205,8 @@ def test_what_a_least_confidence_leaves_is_told(tmp_path: Path, least: float, vi
     (tmp_path / "metrics.json").write_text(json.dumps({"splits": {"test": test}}))
     settings = PredictSettings(min_confidence=least, predict_views=views)
     job = PredictJob(run=tmp_path, new_images="sky", predict=settings)
-    lines = predicted(job, predict_manifest(under_min_confidence=590), cores=4)
-    assert f"Reach --min-confidence {least:g}: 1,400 of 1,990." in lines
-    assert [line for line in lines if line.startswith("Of test")] == ([said] if said else [])
+    manifest = predict_manifest(under_min_confidence=590)
+    lines = predicted(job, manifest | {"classes": {"smooth": 1400}}, cores=4)
+    assert lines[0].startswith(f"2,000 images: 1,400 smooth, 590 below --min-confidence {least:g}, 10 that could not")
+    told = [line for line in lines if line.startswith("Among")]
+    assert told == ([f"Among the test galaxies, {said}"] if said else [])

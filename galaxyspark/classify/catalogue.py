@@ -22,6 +22,17 @@ NOT_IN_FILES = ("features", "length", "modified")
 MOST_ROWS = 2_000_000
 """Rows up to which FITS and VOTable files are written: the driver holds them."""
 
+_DESCRIBED = {
+    "galaxy_id": (None, "name of the image file, without its ending"),
+    "class": (None, "by the network, where its probability reaches --min-confidence"),
+    "class_cnn": (None, "by the network"),
+    "class_svm": (None, "by the SVM on its features"),
+    "entropy": ("bit", "of the network's probabilities"),
+    "agreement": (None, "share of the views that the network puts into class_cnn"),
+    "outlier_score": (None, "robust standard deviations above the median galaxy"),
+    "quarantine_reason": (None, "why the image could not be classified"),
+}
+
 
 def write_csv(catalogue_df: DataFrame, file: Path) -> None:
     """Write one CSV file with a header, through one task, so that the driver never holds the rows."""
@@ -49,6 +60,9 @@ def write_table(catalogue: Path, file: Path, described: Mapping[str, str]) -> No
     rows = dataset.to_table(columns=columns).sort_by("galaxy_id")
     is_fits = file.suffix == ".fits"
     table = Table({_ascii(name) if is_fits else name: _plain(rows[name], is_fits) for name in columns})
+    for name, (unit, description) in _DESCRIBED.items():
+        if name in table.colnames:
+            table[name].unit, table[name].description = unit, description
     table.meta.update({keyword: _ascii(text) for keyword, text in described.items()})
     with warnings.catch_warnings(action="ignore"):  # that a VOTable's ids are made from its columns' names
         table.write(file, format="fits" if is_fits else "votable")

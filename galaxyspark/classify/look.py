@@ -85,7 +85,7 @@ def strangest(catalogue: Path, count: int) -> list[dict[str, Any]]:
     columns = [name for name in dataset.schema.names if name != "features"]
     largest: list[dict[str, Any]] = []
     for batch in _classified(dataset, columns):
-        order = np.argsort(-batch["outlier_score"].to_numpy())[:count]
+        order = np.argsort(-batch["outlier_score"].to_numpy(zero_copy_only=False))[:count]
         largest += batch.take(pa.array(order)).to_pylist()
         largest = sorted(largest, key=lambda row: -row["outlier_score"])[:count]
     return largest

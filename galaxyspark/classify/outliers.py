@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from galaxyspark.classify.fitted import Features
 
 _COMPONENTS = 64
+_LEAST_VARIANCE = 1e-4  # of features scaled to 1: no galaxy is strange for what all the others have exactly alike
 _NORMAL_IQR = 1.349  # of the standard normal distribution
 
 
@@ -33,13 +34,16 @@ class OutlierScore:
 
     def __call__(self, features: Features) -> NDArray[np.float64]:
         """Scores, shape (views,), of features (views, 1024 in GoogLeNet)."""
-        return (-self.pipeline.score_samples(features) - self.median) / self.spread
+        return (-self.pipeline.score_samples(features.astype(np.float64)) - self.median) / self.spread
 
 
 def fit_outlier_score(train: Features, validation: Features, seed: int) -> OutlierScore:
     """Fit it to features of training galaxies, and its scale to those of validation galaxies."""
     components = max(1, min(_COMPONENTS, len(train) // 2, train.shape[1] - 1))
-    pipeline = make_pipeline(StandardScaler(), PCA(components, svd_solver="randomized", random_state=seed)).fit(train)
-    surprise = -pipeline.score_samples(validation)
+    pipeline = make_pipeline(StandardScaler(), PCA(components, svd_solver="randomized", random_state=seed))
+    # In float32 the determinant of directions that hardly vary is lost.
+    pipeline.fit(train.astype(np.float64))
+    pipeline[-1].noise_variance_ = max(pipeline[-1].noise_variance_, _LEAST_VARIANCE)
+    surprise = -pipeline.score_samples(validation.astype(np.float64))
     lower, median, upper = np.percentile(surprise, (25, 50, 75))
     return OutlierScore(pipeline, float(median), float(upper - lower) / _NORMAL_IQR or 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from galaxyspark import __version__
 from galaxyspark.classify.catalogue import MOST_ROWS, write_csv, write_table
 from galaxyspark.classify.rows import Model, catalogue_rows
 from galaxyspark.classify.saved import SavedClassifiers, open_classifiers
@@ -27,6 +29,7 @@ from galaxyspark.spark import input_split, progress
 
 _IMAGES_PER_TASK = 500
 _FEW_IMAGES = 2_000
+_FEWEST_TO_RATE = 100
 
 
 def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
@@ -58,14 +61,17 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
             url = file_url(staging.path("catalogue"))
             with new_images(spark, images, kept_df, num_kept) as content_df:
                 rows_df = catalogue_of(content_df, spark.sparkContext.broadcast(program), model, threads_of_task(spark))
-                with_class(rows_df, model.classes, job.predict.min_confidence).write.parquet(url)
+                with_class(rows_df, model, job.predict.min_confidence).write.parquet(url)
             if kept_df is not None and num_kept:
-                with_class(kept_df, model.classes, job.predict.min_confidence).write.mode("append").parquet(url)
+                with_class(kept_df, model, job.predict.min_confidence).write.mode("append").parquet(url)
             add_unread(spark, images, url)
             catalogue_df = spark.read.parquet(url)
             left_out = write_files(catalogue_df, staging, job, made_with)
         staging.manifest = described(catalogue_df, images, num_kept) | {"made_with": made_with, "left_out": left_out}
-        staging.handled = staging.manifest["counts"]["images"] - num_kept, "images"
+        staging.manifest["counts"]["dropped"] = num_dropped(spark, run, images)
+        num_new = staging.manifest["counts"]["classified"] - num_kept
+        if num_new >= _FEWEST_TO_RATE:  # of fewer, most of the time is the start
+            staging.handled = num_new, "images"
     return staging.manifest
 
 
@@ -107,6 +113,14 @@ def kept_rows(spark: SparkSession, run: RunDirectory, images: Images, made_with:
     return catalogue_df.join(usable_df, ["path", "length", "modified"], "left_semi")
 
 
+def num_dropped(spark: SparkSession, run: RunDirectory, images: Images) -> int:
+    """Images of the published catalogue that are not in the folder, and so will not be in the new one."""
+    if "predict" not in run.published():
+        return 0
+    paths_df = spark.read.parquet(file_url(run.path("catalogue"))).select("path")
+    return paths_df.join(images.files_df.select("path"), "path", "left_anti").count()
+
+
 @contextmanager
 def new_images(spark: SparkSession, images: Images, kept_df: DataFrame | None, num_kept: int) -> Iterator[DataFrame]:
     """The content of the images that have no row yet and can be read, split into tasks of even work in the body."""
@@ -123,12 +137,12 @@ def new_images(spark: SparkSession, images: Images, kept_df: DataFrame | None, n
         yield content_df
 
 
-def with_class(rows_df: DataFrame, classes: tuple[str, ...], min_confidence: float) -> DataFrame:
+def with_class(rows_df: DataFrame, model: Model, min_confidence: float) -> DataFrame:
     """Rows with ``class`` behind their id: the network's, where its probability reaches ``min_confidence``."""
-    confidence = F.greatest(*(F.col(f"`probability_{name}`") for name in classes))
+    confidence = F.greatest(*(F.col(f"`probability_{name}`") for name in model.classes))
     named_df = rows_df.withColumn("class", F.when(confidence >= min_confidence, F.col("class_cnn")))
-    first = ["galaxy_id", "class"]
-    return named_df.select(*first, *(f"`{name}`" for name in named_df.columns if name not in first))
+    rest = [name for name in model.columns() if name != "galaxy_id"]  # in one order, whatever joins made of it
+    return named_df.select("galaxy_id", "class", *(f"`{name}`" for name in rest))
 
 
 def catalogue_of(content_df: DataFrame, program: Broadcast[Program], model: Model, num_threads: int) -> DataFrame:
@@ -168,6 +182,8 @@ def write_files(catalogue_df: DataFrame, staging: Staging, job: PredictJob, made
     if catalogue_df.count() > MOST_ROWS:
         return files
     keywords = {"run": str(job.run), "images": job.new_images, "network": str(made_with["train"])}
+    keywords |= {"views": str(made_with["views"]), "minconf": f"{job.predict.min_confidence:g}"}
+    keywords |= {"software": f"galaxyspark {__version__}", "date": datetime.now(UTC).isoformat(timespec="seconds")}
     for file in files:
         write_table(staging.path("catalogue"), staging.path(file), keywords)
     return []

@@ -189,9 +189,9 @@ def is_approximate(
 def costs(scaled: Rows, num_validation: int, settings: ClassifySettings, seed: int) -> tuple[Cost, Cost, Cost]:
     """What the linear machines, the RBF machines and Nystroem's will cost, from fitting each kind to some 2,000 rows.
 
-    Linear machines take as long as there are rows, libsvm's as their square, and both a little longer, as more rows take
-    more iterations: by the fourth root, as was measured (bench svm). Both keep the rows in float64, liblinear with an
-    index beside each number; a libsvm machine keeps its support vectors too.
+    Linear machines take as long as there are rows, libsvm's as their square, and both a little longer, as more rows
+    take more iterations: by the fourth root, as was measured (bench svm). Both keep the rows in float64, liblinear with
+    an index beside each number; a libsvm machine keeps its support vectors too.
     """
     (num_rows, num_features), pilot = scaled[0].shape, _pilot(scaled, seed)
     more, num_gammas = num_rows / len(pilot[0]), len(settings.svm_gamma)

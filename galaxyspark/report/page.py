@@ -153,7 +153,7 @@ def write_report(job: ReportJob) -> dict[str, Any]:
             gallery=make_gallery(run, metrics["classes"], job.seed),
             run=run.root,
             published=published,
-            outdated=run.outdated(),
+            outdated=outdated(run),
             times=[stage_time(stage, published.get(stage)) for stage in STAGES if stage != "report"],
             quarantine=read_quarantine(run),
             settings=read_settings(run, published),
@@ -166,6 +166,11 @@ def write_report(job: ReportJob) -> dict[str, Any]:
             (directory / f"{drawing.name}.png").write_bytes(drawing.png)
         staging.manifest = {"page": "report/index.html", "figures": [d.name for d in (*confusions, *curves)]}
     return staging.manifest
+
+
+def outdated(run: RunDirectory) -> list[tuple[str, str]]:
+    """As ``RunDirectory.outdated``; the report there was before is about to be replaced."""
+    return [(stage, earlier) for stage, earlier in run.outdated() if stage != "report"]
 
 
 def render(**parts: Any) -> str:

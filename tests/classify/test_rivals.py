@@ -70,3 +70,15 @@ def test_what_is_far_from_all_galaxies_is_strange_also_where_there_are_few() -> 
     train = random.normal(size=(6, 20))
     score = fit_outlier_score(train, train, seed=1)
     assert score(np.full((1, 20), 50.0))[0] > score(train).max() + 5
+
+
+def test_features_that_hardly_vary_have_a_score_too() -> None:
+    """As a network that was trained for a minute gives them: numbers in few directions, many of them always 0."""
+    random = np.random.default_rng(5)
+    mixing = random.normal(size=(3, 300))
+    train, validation = (np.maximum(random.normal(size=(n, 3)) @ mixing, 0).astype(np.float32) for n in (200, 50))
+    train[:, 100:200] = validation[:, 100:200] = 0
+    train[:, 200:] = validation[:, 200:] = train[0, 200:]
+    score = fit_outlier_score(train, validation, seed=1)
+    assert np.isfinite([score.median, score.spread, *score(validation), *score(train * 0 + 5)]).all()
+    assert score(100 * validation[:1])[0] > score(validation).max()

@@ -30,7 +30,7 @@ from galaxyspark.views.augment import ViewRecipe
 
 RAY_VERSION = "2.60.0"
 _ARROW_VERSION = "25.0.1"  # 26 needs numpy 2, which its wheel does not say
-_AS_OURS = ("numpy", "pandas", "opencv-python-headless", "Pillow", "astropy")
+_AS_OURS = ("numpy", "pandas", "opencv-python-headless", "simplejpeg", "Pillow", "astropy")
 """What Ray Data and galaxyspark.views import: in the versions that galaxyspark itself runs on."""
 
 _ROOT = Path(__file__).parents[1]

@@ -174,8 +174,9 @@ def all_probabilities(
         "cnn_mean16": with_temperature(log_of(judged.probabilities.mean(axis=1)), temperatures["mean16"]),
     }
     for name, classifier in fitted.classifiers.items():
-        said[f"{name}_view0"] = classifier.probabilities(judged.features[:, :1])
-        said[f"{name}_mean16"] = classifier.probabilities(judged.features)
+        scores = classifier.scores_by_view(judged.features)
+        said[f"{name}_view0"] = classifier.temperatures.mean_over_views(scores[:, :1])
+        said[f"{name}_mean16"] = classifier.temperatures.mean_over_views(scores)
     shares = np.bincount(train.truth, minlength=judged.probabilities.shape[2]) / len(train.truth)
     return said | {"always_commonest": np.tile(shares, (len(judged.truth), 1))}
 

@@ -47,17 +47,18 @@ class FittedClassifier:
         scores[:, self.pipeline.classes_] = raw
         return scores
 
+    def scores_by_view(self, features: Features) -> NDArray[np.float64]:
+        """``scores`` of shape (galaxies, views, classes), for features of shape (galaxies, views, 1024)."""
+        num_galaxies, num_views, num_features = features.shape
+        return self.scores(features.reshape(-1, num_features)).reshape(num_galaxies, num_views, -1)
+
     def probabilities(self, features: Features) -> NDArray[np.float64]:
         """Calibrated probabilities, shape (galaxies, classes), for features of shape (galaxies, views, 1024)."""
-        num_galaxies, num_views, num_features = features.shape
-        scores = self.scores(features.reshape(-1, num_features))
-        return self.temperatures.mean_over_views(scores.reshape(num_galaxies, num_views, -1))
+        return self.temperatures.mean_over_views(self.scores_by_view(features))
 
     def calibrated(self, features: Features, truth: Truth) -> FittedClassifier:
         """The same with temperatures fitted to features (galaxies, views, 1024), of which view 0 comes first."""
-        num_galaxies, num_views, num_features = features.shape
-        scores = self.scores(features.reshape(-1, num_features)).reshape(num_galaxies, num_views, -1)
-        return replace(self, temperatures=Temperatures.fitted(scores, truth))
+        return replace(self, temperatures=Temperatures.fitted(self.scores_by_view(features), truth))
 
 
 def _sums_of_margins(margins: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:

@@ -51,7 +51,7 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
     inputs = {stage: run.manifest(stage)["id"] for stage in ("train", "classify")}
     card, classifiers = load_card(run.path("model")), open_classifiers(run.path("classifiers"))
     model = make_model(card, classifiers, inputs["train"], job.predict)
-    program = published_program(spark, run, job.inference)
+    program = published_program(spark, run, card, job.inference)
     images = find_images(spark, job.new_images, "--new-images", card.recipe.reading.max_file_mb)
     made_with = inputs | {"views": job.predict.predict_views, **asdict(job.inference)}
     with run.stage("predict", job, inputs | {"new_images": job.new_images}) as staging:

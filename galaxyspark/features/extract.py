@@ -38,7 +38,7 @@ def extract(spark: SparkSession, job: ExtractJob) -> dict[str, Any]:
     card = load_card(run.path("model"))
     check_fit(card, data, run)
     with run.stage("extract", job, {"augment": data["id"], "train": model["id"]}) as staging:
-        program = published_program(spark, run, job.inference)
+        program = published_program(spark, run, card, job.inference)
         views_df = wanted_views(spark.read.parquet(file_url(run.path("views"))), job.extract)
         columns = ["galaxy_id", "view", "split", "label", "features", "probabilities"]
         if card.objective == "votes":
@@ -81,20 +81,18 @@ def wanted_views(views_df: DataFrame, settings: ExtractSettings) -> DataFrame:
     return views_df.where(F.col("split").isin(*settings.splits) & (of_training | of_others))
 
 
-def published_program(spark: SparkSession, run: RunDirectory, settings: InferenceSettings) -> Program:
-    """A run's network, prepared for the runtime that the settings name.
+def published_program(spark: SparkSession, run: RunDirectory, card: ModelCard, settings: InferenceSettings) -> Program:
+    """A run's network, whose card this is, prepared for the runtime that the settings name.
 
     Raises:
-        UserError: The run has no published model.
+        UserError: The weights are missing, damaged or of another network.
     """
     # These bring torch, which workers do without.
     from galaxyspark.features.programs import make_program
     from galaxyspark.network.model import load_weights
 
-    run.manifest("train")
-    model = run.path("model")
     on_gpus = float(spark.conf.get("spark.executor.resource.gpu.amount", "0") or 0) > 0
-    return make_program(load_card(model), load_weights(model), settings.runtime, settings.precision, on_gpus)
+    return make_program(card, load_weights(run.path("model")), settings.runtime, settings.precision, on_gpus)
 
 
 def with_inference(spark: SparkSession, views_df: DataFrame, program: Program, card: ModelCard) -> DataFrame:

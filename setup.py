@@ -9,5 +9,5 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["galaxyspark", "galaxyspark.*"]),
-    package_data={"galaxyspark.report": ["*.html"]},
+    package_data={"galaxyspark.report": ["templates/*", "templates/sections/*"]},
 )

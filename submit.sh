@@ -24,7 +24,11 @@ One stage at a time:
   extract     views to features and class probabilities, by a pandas UDF
   classify    features to an SVM and its rivals, and the metrics of all classifiers
   predict     new images to a catalogue; --like ID or --odd N to look into it
+  dream       what the network responds to, as pictures: RUN/dreams; --layer or --dream-class for one picture
   report      everything to one page: RUN/report/index.html
+
+  compare RUN RUN ...  one page with all of them: comparison.html
+  status RUN  which stages of a run are done, from what and when, and what comes next
 
   COMMAND --help   all flags of a command, with defaults. Settings also come from --config FILE.yaml (see conf/).
   --version        the version of galaxyspark
@@ -87,7 +91,7 @@ main() {
   flags=("$@")
   case $command in
     "" | -h | --help | help) usage; exit 0 ;;
-    setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | report) ;;
+    setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | dream | report | compare | status) ;;
     --version) ;;
     *)
       echo "submit.sh: there is no command '$command'. ./submit.sh --help lists them." >&2
@@ -105,8 +109,9 @@ main() {
     demo) exec "$bin/python" "$root/jobs/pipeline.py" --config "$root/conf/demo.yaml" --run "$root/runs/demo" "$@" ;;
     test) run_tests "$@" ;;
     bench) cd "$root" && exec "$bin/python" -m galaxyspark.quiet "$bin/python" -m benchmarks "$@" ;;
-    pipeline | classify | report) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
+    pipeline | classify | report | compare | status) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
     train) train_job ;;
+    dream) job dream "$bin/python" ;;
     --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;
     *) spark_job "$command" ;;
   esac

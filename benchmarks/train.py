@@ -22,6 +22,7 @@ import tyro
 
 from benchmarks.harness import GalaxiesBenchmarkSettings, Measurement, ProcessAlternative, measure_processes, report
 from benchmarks.views import make_views
+from galaxyspark.settings import AugmentSettings
 
 _STEPS = {"loop": 20, "eager_fp32": 6, "two_ranks": 10}
 _SIZES_PX = (224, 112)
@@ -40,7 +41,10 @@ def main(arguments: Sequence[str]) -> None:
     settings = tyro.cli(TrainBenchmark, args=arguments, prog="bench train")
     num_galaxies, rounds = settings.amount()
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as directory:
-        runs = {size: make_views(Path(directory) / str(size), num_galaxies, size) for size in _SIZES_PX}
+        runs = {
+            size: make_views(Path(directory) / str(size), num_galaxies, AugmentSettings(view_size_px=size))
+            for size in _SIZES_PX
+        }
         measurements = [m for size, run in runs.items() for m in measure_size(run, size, rounds)]
     report("train", measurements, settings)
 

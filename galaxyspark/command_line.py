@@ -17,9 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from galaxyspark import __version__
 from galaxyspark.errors import UserError
-from galaxyspark.settings import PipelineJob, RunSettings
+from galaxyspark.settings import JobSettings, PipelineJob, RunSettings
 
-Job = TypeVar("Job", bound=RunSettings)
+Job = TypeVar("Job", bound=JobSettings)
 
 
 def run_job(job: type[Job], function: Callable[[Job], None]) -> None:
@@ -35,7 +35,7 @@ def run_job(job: type[Job], function: Callable[[Job], None]) -> None:
         message = _said_plainly(error)
         if message is None or settings.verbose:
             raise
-        print(f"\n{Path(sys.argv[0]).stem}: {settings.run}: {message}. --verbose shows all of it.", file=sys.stderr)
+        print(f"\n{Path(sys.argv[0]).stem}: {settings.place}: {message}. --verbose shows all of it.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

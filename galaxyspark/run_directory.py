@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from galaxyspark import __version__
 from galaxyspark.command_line import to_yaml
@@ -98,7 +98,7 @@ class RunDirectory:
         return [
             (stage, earlier)
             for stage, manifest in published.items()
-            for earlier, read_id in manifest["inputs"].items()
+            for earlier, read_id in manifest.get("inputs", {}).items()
             if earlier in STAGES and published.get(earlier, {}).get("id") != read_id
         ]
 
@@ -118,20 +118,34 @@ class RunDirectory:
                     f"Run it again too: ./submit.sh {stage} --config {settings}"
                 )
 
+    def is_running(self, stage: str) -> bool:
+        """Whether a process is at the stage now. Asking leaves no trace, and keeps no stage from starting."""
+        try:
+            with open(self._lock_file(stage)) as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def leftovers(self, stage: str) -> list[Path]:
+        """What a stage that runs has not published yet, or one that was killed has left."""
+        patterns = (f".staging-{stage}-*", f".replaced-{stage}-*")
+        return [path for pattern in patterns for path in self.root.glob(pattern)]
+
     @contextmanager
     def _only_one(self, stage: str) -> Iterator[None]:
         """Hold the lock of a stage: two processes must not publish the same one at a time."""
-        file = self._manifest_file(stage).with_suffix(".lock")
+        file = self._lock_file(stage)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             lock = open(file, "w")  # noqa: SIM115  (closed below, after what the lock is for)
         except OSError as error:
             raise UserError(f"--run {self.root}: cannot write there ({error.strerror}).") from None
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.root}: another process is running stage '{stage}' in this run.") from None
+            if not _locked(lock):
+                raise UserError(f"{self.root}: another process is running stage '{stage}' in this run.")
             yield
 
     @contextmanager
@@ -206,12 +220,26 @@ class RunDirectory:
                 _move_if_there(replaced / name, self.root / name)
 
     def _remove_leftovers(self, stage: str) -> None:
-        for pattern in (f".staging-{stage}-*", f".replaced-{stage}-*"):
-            for leftover in self.root.glob(pattern):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for leftover in self.leftovers(stage):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def _manifest_file(self, stage: str) -> Path:
         return self.root / "manifests" / f"{stage}.json"
+
+    def _lock_file(self, stage: str) -> Path:
+        return self._manifest_file(stage).with_suffix(".lock")
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Take a stage's lock, unless a process runs the stage. Who only asks whether one does has it for a moment too."""
+    for _ in range(20):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False
 
 
 def _remove(directory: Path) -> None:

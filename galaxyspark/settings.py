@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, Positional
 
-STAGES = ("simulate", "augment", "train", "extract", "classify", "predict", "report")
+STAGES = ("simulate", "augment", "train", "extract", "classify", "predict", "dream", "report")
 """The stages in the order the pipeline runs them."""
 
 _STRICT = ConfigDict(extra="forbid")
@@ -209,10 +209,48 @@ class PredictSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """What every job has."""
+class DreamSettings:
+    """Pictures of what the network responds to."""
 
     __pydantic_config__ = _STRICT
+
+    dream_size_px: Annotated[int, Field(ge=64, le=1024)] = 224
+    """Side of a picture in pixels."""
+    octaves: Annotated[int, Field(ge=1, le=10)] = 4
+    """Sizes at which each picture is worked on, from coarse to fine: more of them make larger patterns."""
+    octave_scale: Annotated[float, Field(gt=1, le=2)] = 1.4
+    """How much larger each of these sizes is than the one before."""
+    dream_steps: Annotated[int, Field(ge=1, le=1_000)] = 12
+    """Steps of gradient ascent in each octave."""
+    step_size: Annotated[float, Field(gt=0, le=50)] = 2.5
+    """Mean change of a pixel in one step, in pixel values (0-255)."""
+    jitter_px: Annotated[int, Field(ge=0, le=32)] = 8
+    """The picture is shifted at random by up to so many pixels before each step, so that the network's grid does not
+    show."""
+    smoothing_px: Annotated[float, Field(ge=0, le=5)] = 1.0
+    """Standard deviation of the Gaussian that smooths the gradient, in pixels: larger makes softer patterns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """What every job has, each as it says itself."""
+
+    __pydantic_config__ = _STRICT
+
+    @property
+    def verbose(self) -> bool:
+        """Whether to show everything."""
+        raise NotImplementedError
+
+    @property
+    def place(self) -> Path:
+        """What the job writes to."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(JobSettings):
+    """What every job of a run has."""
 
     run: Path
     """Run directory: every stage reads from it and publishes into it."""
@@ -220,6 +258,11 @@ class RunSettings:
     """Seed of everything random."""
     verbose: bool = False
     """Show the logs of Spark and Horovod, and Python's warnings."""
+
+    @property
+    def place(self) -> Path:
+        """What the job writes to."""
+        return self.run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +317,31 @@ class ReportJob(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareJob(JobSettings):
+    """Compare runs on one page: metrics with paired tests, learning curves, and the galaxies on which they differ."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Two run directories or more; differences are to the first."""
+    output: Path = Path("comparison.html")
+    """The page to write; its numbers go to a .json beside it."""
+    verbose: bool = False
+    """Show Python's warnings, and all of an error."""
+
+    @property
+    def place(self) -> Path:
+        """What the job writes to."""
+        return self.output
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusJob(RunSettings):
+    """Show which stages of a run are done, from what and when, and what comes next."""
+
+    run: Path
+    """Run directory; as the first argument it needs no --run: status runs/NAME."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictJob(RunSettings):
     """Classify images that nobody has labelled into a catalogue, one row an image; or look into the catalogue there."""
 
@@ -288,6 +356,23 @@ class PredictJob(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DreamJob(RunSettings):
+    """Show what the layers and classes of the network respond to: RUN/dreams, or one picture, RUN/dream-....png."""
+
+    layer: str = ""
+    """Make one picture only, of this layer."""
+    dream_class: str = ""
+    """Make one picture only, of this class."""
+    image: str = ""
+    """Image file that the one picture begins with. Empty: a test galaxy."""
+    noise: bool = False
+    """Begin the one picture with noise instead."""
+    guide: str = ""
+    """Image file that the layer is to respond like, instead of to whatever it sees."""
+    dream: Annotated[DreamSettings, OmitArgPrefixes] = field(default_factory=DreamSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PipelineJob(RunSettings):
     """Run every stage, on your galaxies or, without --images and --labels, on simulated ones."""
 
@@ -299,7 +384,7 @@ class PipelineJob(RunSettings):
     """Folder of images to classify at the end. Empty: the catalogue lists --images themselves."""
     ranks: Annotated[int, Field(ge=1)] = 2
     """Horovod processes that train together on this machine."""
-    start_at: Literal["simulate", "augment", "train", "extract", "classify", "predict", "report"] = "simulate"
+    start_at: Literal["simulate", "augment", "train", "extract", "classify", "predict", "dream", "report"] = "simulate"
     """First stage to run; the earlier ones must have been published in this run."""
     simulate: Annotated[SimulateSettings, OmitArgPrefixes] = field(default_factory=SimulateSettings)
     augment: Annotated[AugmentSettings, OmitArgPrefixes] = field(default_factory=AugmentSettings)
@@ -308,3 +393,4 @@ class PipelineJob(RunSettings):
     extract: Annotated[ExtractSettings, OmitArgPrefixes] = field(default_factory=ExtractSettings)
     classify: Annotated[ClassifySettings, OmitArgPrefixes] = field(default_factory=ClassifySettings)
     predict: Annotated[PredictSettings, OmitArgPrefixes] = field(default_factory=PredictSettings)
+    dream: Annotated[DreamSettings, OmitArgPrefixes] = field(default_factory=DreamSettings)

@@ -54,7 +54,7 @@ def read_metrics(run: RunDirectory) -> dict[str, Any]:
         UserError: An older version of galaxyspark wrote it.
     """
     metrics: dict[str, Any] = json.loads(run.path("metrics.json").read_text())
-    if "svm_mean16" not in metrics["splits"]["test"]:
+    if "f1" not in metrics["splits"]["test"].get("svm_mean16", {}):
         raise UserError(f"{run.path('metrics.json')}: of an older version. Run the stages extract and classify again.")
     return metrics
 
@@ -73,11 +73,11 @@ def accuracy_table(metrics: Mapping[str, Any], split: str) -> list[str]:
     return lines
 
 
-def difference(metric: Mapping[str, Any]) -> str:
-    """Of a classifier to the SVM, and whether it is more than chance."""
-    if "against_svm" not in metric:
+def difference(metric: Mapping[str, Any], against: str = "against_svm") -> str:
+    """Of a classifier to the SVM (or as ``against`` says), and whether it is more than chance; empty where unknown."""
+    if against not in metric:
         return ""
-    difference, p_value = metric["against_svm"]["difference"], metric["against_svm"]["p_value"]
+    difference, p_value = metric[against]["difference"], metric[against]["p_value"]
     return f"{difference:+.3f} (p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'})"
 
 

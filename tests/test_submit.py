@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 def test_help_names_every_command(run_submit) -> None:
     shown = run_submit("--help")
     assert shown.returncode == 0
-    for command in (*STAGES, "setup", "demo", "test", "bench", "pipeline"):
+    for command in (*STAGES, "setup", "demo", "test", "bench", "pipeline", "compare", "status"):
         assert re.search(rf"^  {command}\b", shown.stdout, re.MULTILINE), command
 
 

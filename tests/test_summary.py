@@ -38,7 +38,7 @@ RATES = {
 
 def metric(accuracy: float, low: float, high: float, macro_f1: float) -> dict:
     metric = {"n": 1234, "accuracy": accuracy, "bootstrap": {"accuracy": [low, high]}, "macro_f1": macro_f1}
-    return metric | {"log_loss": 0.5, "against_svm": {"difference": -0.1, "p_value": 0.0004}}
+    return metric | {"f1": {}, "log_loss": 0.5, "against_svm": {"difference": -0.1, "p_value": 0.0004}}
 
 
 TEST = {
@@ -201,7 +201,7 @@ def test_the_cost_is_not_reckoned_from_a_few_images(tmp_path: Path) -> None:
 def test_what_a_least_confidence_leaves_is_told(tmp_path: Path, least: float, views: int, said: str | None) -> None:
     of_mean16 = rate_rows((0.0, 1.0, 0.9), (0.9, 0.7, 0.97), (0.99, 0.0, None))
     test = {"cnn_mean16": {"by_confidence": of_mean16}, "cnn_view0": {"by_confidence": rate_rows((0.9, 0.6, 0.95))}}
-    test["svm_mean16"] = {}
+    test["svm_mean16"] = {"f1": {}}
     (tmp_path / "metrics.json").write_text(json.dumps({"splits": {"test": test}}))
     settings = PredictSettings(min_confidence=least, predict_views=views)
     job = PredictJob(run=tmp_path, new_images="sky", predict=settings)

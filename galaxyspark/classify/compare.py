@@ -19,11 +19,12 @@ from galaxyspark.classify.calibration import fit_temperature, log_of, with_tempe
 from galaxyspark.classify.features import SplitFeatures, read_split
 from galaxyspark.classify.fitted import FittedClassifier
 from galaxyspark.classify.metrics import evaluate, paired, votes_rmse
-from galaxyspark.classify.outliers import fit_outlier_score
+from galaxyspark.classify.outliers import OutlierScore, fit_outlier_score
 from galaxyspark.classify.rivals import fit_rival
 from galaxyspark.classify.saved import save_classifiers
 from galaxyspark.classify.svm import fit_svm
 from galaxyspark.errors import UserError
+from galaxyspark.galaxyzoo.tree import QUESTIONS
 from galaxyspark.run_directory import RunDirectory, versions, write_atomically
 from galaxyspark.settings import ClassifyJob, ClassifySettings
 from galaxyspark.views.augment import NUM_VIEWS
@@ -82,7 +83,7 @@ def classify(job: ClassifyJob, say: Callable[[str], None] = print) -> dict[str, 
             versions=versions(),
         )
         said = {split: all_probabilities(judged[split], train, fitted, temperatures) for split in JUDGED}
-        write_predictions(staging.path("predictions.parquet"), judged, said, classes)
+        write_predictions(staging.path("predictions.parquet"), judged, said, outliers, classes)
         metrics = {
             "classes": classes,
             "epoch": trained["training"]["chosen"]["epoch"],
@@ -204,26 +205,45 @@ def seconds_an_image(network_s: float, fitted: Fitted) -> dict[str, float]:
     }
 
 
-def rmse_of(judged: SplitFeatures) -> dict[str, float] | None:
-    """The challenge's score of the network's votes, of view 0 and of the mean of 16; None where it has learned none."""
+def rmse_of(judged: SplitFeatures) -> dict[str, Any] | None:
+    """The challenge's score of the network's votes, of view 0 and of the mean of 16; None where it has learned none.
+
+    ``by_question`` has the mean of 16's for the answers to each question alone, by its number.
+    """
     if judged.votes is None or judged.true_votes is None:
         return None
+    mean16, true_votes = judged.votes.mean(axis=1), judged.true_votes
     return {
-        "view0": votes_rmse(judged.votes[:, 0], judged.true_votes),
-        "mean16": votes_rmse(judged.votes.mean(axis=1), judged.true_votes),
+        "view0": votes_rmse(judged.votes[:, 0], true_votes),
+        "mean16": votes_rmse(mean16, true_votes),
+        "by_question": {
+            question.number: votes_rmse(mean16[:, question.positions], true_votes[:, question.positions])
+            for question in QUESTIONS
+        },
     }
 
 
 def write_predictions(
-    file: Path, judged: Mapping[str, SplitFeatures], said: Mapping[str, _Probabilities], classes: tuple[str, ...]
+    file: Path,
+    judged: Mapping[str, SplitFeatures],
+    said: Mapping[str, _Probabilities],
+    outliers: OutlierScore,
+    classes: tuple[str, ...],
 ) -> None:
-    """What every classifier says of every galaxy: split, galaxy_id, label, and each one's probabilities, a list."""
+    """What is said of every galaxy: split, galaxy_id, label, outlier_score, and a list of probabilities by classifier.
+
+    Of a network that has learned votes also its ``votes``, the mean over the views, and the volunteers' ``true_votes``.
+    """
     tables = []
     for split, galaxies in judged.items():
         columns: dict[str, Any] = {
             "split": [split] * len(galaxies.galaxy_ids),
             "galaxy_id": galaxies.galaxy_ids,
             "label": [classes[position] for position in galaxies.truth],
+            "outlier_score": outliers(galaxies.features[:, 0]),
         }
-        tables.append(pa.table(columns | {name: pa.array(list(p)) for name, p in said[split].items()}))
+        columns |= {name: list(probabilities) for name, probabilities in said[split].items()}
+        if galaxies.votes is not None and galaxies.true_votes is not None:
+            columns |= {"votes": list(galaxies.votes.mean(axis=1)), "true_votes": list(galaxies.true_votes)}
+        tables.append(pa.table(columns))
     pq.write_table(pa.concat_tables(tables), file)

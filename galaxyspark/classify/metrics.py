@@ -30,8 +30,8 @@ def evaluate(
 
     Returns:
         ``n`` galaxies; ``accuracy`` (0 to 1); ``accuracy_interval``, Wilson's 95% interval of it; ``macro_f1``, the
-        mean F1 of the classes that occur in the truth; ``bootstrap``, 95% intervals of both; ``recall`` and
-        ``precision`` by class, null where the class does not occur, or is not predicted; ``log_loss`` in nats;
+        mean F1 of the classes that occur in the truth; ``bootstrap``, 95% intervals of both; ``recall``, ``precision``
+        and ``f1`` by class, null where the class does not occur, is not predicted, or neither; ``log_loss`` in nats;
         ``confusion``, counts with a row for each true class and a column for each predicted one, and
         ``confusion_percent``, of the rows; ``calibration`` and ``by_confidence``, see ``calibration``.
     """
@@ -47,6 +47,7 @@ def evaluate(
         "bootstrap": bootstrap(confusion, seed),
         "recall": _shares(confusion, classes),
         "precision": _shares(confusion.T, classes),
+        "f1": f1_by_class(confusion, classes),
         "log_loss": -float(np.take_along_axis(log_of(probabilities), truth[:, None], axis=1).mean()),
         "confusion": confusion.tolist(),
         "confusion_percent": [
@@ -60,6 +61,15 @@ def evaluate(
 def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     """The mean F1 (0 to 1) of the classes that occur in the truth; arrays of shape (galaxies,)."""
     return float(f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0))
+
+
+def f1_by_class(confusion: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float | None]:
+    """F1 (0 to 1) of each class; None where no galaxy is of the class and none is put into it."""
+    right, galaxies = confusion.diagonal(), confusion.sum(axis=0) + confusion.sum(axis=1)
+    return {
+        name: float(2 * right[position] / galaxies[position]) if galaxies[position] else None
+        for position, name in enumerate(classes)
+    }
 
 
 def bootstrap(confusion: NDArray[np.int64], seed: int) -> dict[str, list[float]]:

@@ -38,6 +38,11 @@ class Question:
         """The vote columns of the answers, such as ``("Class1.1", "Class1.2", "Class1.3")``."""
         return tuple(f"Class{self.number}.{answer}" for answer in range(1, len(self.answers) + 1))
 
+    @property
+    def positions(self) -> list[int]:
+        """Where the votes for its answers stand among the 37 of ``VOTE_COLUMNS``, from 0."""
+        return [_POSITION[column] for column in self.columns]
+
 
 QUESTIONS: tuple[Question, ...] = (
     Question(1, "Smooth, or with features or a disk?", ("smooth", "featured", "artifact")),
@@ -83,7 +88,7 @@ def largest_violation(votes: NDArray[np.float64]) -> NDArray[np.float64]:
     shares = np.asarray(votes, dtype=np.float64)
     differences = []
     for question in QUESTIONS:
-        given = sum(shares[..., _POSITION[column]] for column in question.columns)
+        given = shares[..., question.positions].sum(axis=-1)
         asked = sum(shares[..., _POSITION[column]] for column in question.asked_after) if question.asked_after else 1.0
         differences.append(np.abs(given - asked))
     return np.max(differences, axis=0)

@@ -35,6 +35,7 @@ from galaxyspark.network.learner import Learner, NotFiniteError
 from galaxyspark.network.model import save_model
 from galaxyspark.network.networks import ARCHITECTURES, build_network
 from galaxyspark.network.objectives import ClassesObjective, Objective, VotesObjective, class_weights
+from galaxyspark.network.progress import Progress, clear_progress, write_progress
 from galaxyspark.network.schedule import Plan
 from galaxyspark.network.validation import HIGHER_IS_BETTER, Validation, sums_of
 from galaxyspark.run_directory import RunDirectory, versions, write_atomically
@@ -370,9 +371,10 @@ class Trainer:
 
     def write_checkpoint(self, finished: bool = False) -> None:
         """Write all that a training needs to go on after this step; rank 0 alone does."""
+        identity = _identity(self.job, self.data)
         content = {
             "finished": finished,
-            "identity": _identity(self.job, self.data),
+            "identity": identity,
             "step": self.step,
             "steps_per_epoch": self.plan.steps_per_epoch,
             "fitted_steps": self.plan.total_steps if self.settings.max_minutes and self.plan_fits else None,
@@ -384,6 +386,9 @@ class Trainer:
             "best_state": self.best_state,
         }
         self.checkpoints.write(self.step, content)
+        plan = self.plan
+        progress = Progress(identity["views"], finished, self.step, plan.steps_per_epoch, plan.total_steps)
+        write_progress(self.checkpoints.directory, progress)
         self.checkpoint_at = time.monotonic()
 
     def _resume(self) -> None:
@@ -412,6 +417,7 @@ class Trainer:
             why = "the last one had finished, or on other views" if self.settings.resume else "as asked"
             tqdm.write(f"Starting a new training ({why}).")
         self.checkpoints.clear()
+        clear_progress(self.checkpoints.directory)
         shutil.rmtree(self.run.path("tensorboard"), ignore_errors=True)
 
     def _ask_to_stop(self, number: int, frame: Any) -> None:

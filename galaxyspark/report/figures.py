@@ -1,76 +1,26 @@
-"""The page's figures: drawn once, as SVG that takes the page's colours and as PNG on white."""
+"""The page's figures of accuracy, learning and calibration."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-PALETTE = {
-    "ink": "#1c2128",
-    "muted": "#59636e",
-    "line": "#d3d8de",
-    "heat": "#0a4a86",
-    "on-heat": "#fefefe",
-    "training": "#b35300",
-    "validation": "#0569b5",
-}
-"""Colours of the figures in the light theme. In the SVG each becomes the CSS variable of its name."""
+from galaxyspark.report.drawing import PALETTE, Drawing, class_colour, finish, style
 
 _LABELLED_CLASSES = 12
 _DARK_CELL = 0.66
 _LONGEST_NAME = 20
-_PNG_DPI = 200
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "text.color": PALETTE["ink"],
-    "text.parse_math": False,
-    "axes.labelcolor": PALETTE["muted"],
-    "axes.edgecolor": PALETTE["line"],
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlecolor": PALETTE["ink"],
-    "axes.titlesize": 10,
-    "grid.color": PALETTE["line"],
-    "legend.frameon": False,
-    "xtick.color": PALETTE["line"],
-    "ytick.color": PALETTE["line"],
-    "xtick.labelcolor": PALETTE["ink"],
-    "ytick.labelcolor": PALETTE["ink"],
-    "svg.fonttype": "none",
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, finished.
-
-    Attributes:
-        name: Of the file, without its ending.
-        title: In words; the PNG bears it, the page sets it as a caption.
-        svg: The ``<svg>`` element, its colours CSS variables and its background transparent.
-        png: The file's content.
-    """
-
-    name: str
-    title: str
-    svg: str
-    png: bytes
+_SHOWN_CONFIDENCE = 0.9
+CLASSIFIER_COLOURS = {"cnn_mean16": class_colour(0), "svm_mean16": class_colour(1)}
+"""Colours of the classifiers that are drawn together."""
 
 
 def draw_confusion(name: str, title: str, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Drawing:
@@ -86,31 +36,149 @@ def draw_confusion(name: str, title: str, confusion: Sequence[Sequence[int]], cl
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labelled = len(classes) <= _LABELLED_CLASSES
     side_inches = len(classes) * (0.72 if labelled else 0.2)
-    with _style():
+    with style():
         figure = Figure(figsize=(side_inches, side_inches))
         axes = figure.add_axes((0, 0, 1, 1))
         _fill_cells(axes, counts, shares, labelled)
         _name_classes(axes, classes, font_size=9 if labelled else 7)
-        return _finish(figure, name, title)
+        return finish(figure, name, title)
 
 
 def draw_loss(name: str, title: str, history: Sequence[Mapping[str, Any]], chosen_epoch: int) -> Drawing:
     """Training and validation loss, in nats, over the epochs of history.jsonl."""
     epochs = [row["epoch"] for row in history]
-    with _style():
+    with style():
         figure, axes = _curve_axes("loss (nats)")
         axes.plot(epochs, [row["train_loss"] for row in history], "--", color=PALETTE["training"], label="training")
         _draw_validation(axes, history, "loss", chosen_epoch)
-        return _finish(figure, name, title)
+        return finish(figure, name, title)
 
 
 def draw_accuracy(name: str, title: str, history: Sequence[Mapping[str, Any]], chosen_epoch: int) -> Drawing:
     """Validation accuracy over the epochs of history.jsonl."""
-    with _style():
+    with style():
         figure, axes = _curve_axes("accuracy")
         _draw_validation(axes, history, "accuracy", chosen_epoch)
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        return _finish(figure, name, title)
+        return finish(figure, name, title)
+
+
+def draw_runs(name: str, title: str, histories: Mapping[str, Sequence[Mapping[str, Any]]], quantity: str) -> Drawing:
+    """A validation metric of history.jsonl over the epochs, a line for each run.
+
+    Args:
+        name: Of the file, without its ending.
+        title: In words.
+        histories: By the name of the run.
+        quantity: ``accuracy`` or ``loss``.
+    """
+    with style():
+        figure, axes = _curve_axes(quantity)
+        for position, (run, history) in enumerate(histories.items()):
+            values = {row["epoch"]: row[quantity] for row in history}
+            colour, dashes = class_colour(position), "-" if position % 2 == 0 else "--"
+            axes.plot(list(values), list(values.values()), dashes, color=colour, marker="o", markersize=3, label=run)
+        if quantity == "accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.legend(loc="best", fontsize=8)
+        return finish(figure, name, title)
+
+
+def draw_reliability(name: str, title: str, of_split: Mapping[str, Any], titles: Mapping[str, str]) -> Drawing:
+    """Accuracy against mean confidence of each bin; a point is as large as its share of the galaxies.
+
+    Args:
+        name: Of the file, without its ending.
+        title: In words.
+        of_split: The metrics of one split by classifier.
+        titles: Names of the classifiers as people read them.
+    """
+    with style():
+        figure, axes = _square_axes(
+            "confidence: the probability given to the class", "accuracy: how often it was right"
+        )
+        axes.plot((0, 1), (0, 1), "--", color=PALETTE["muted"], linewidth=1, label="what it should be")
+        for classifier, colour in CLASSIFIER_COLOURS.items():
+            bins = of_split[classifier]["calibration"]["bins"]
+            confidence, accuracy = ([each[key] for each in bins] for key in ("confidence", "accuracy"))
+            sizes = [12 + 150 * each["n"] / of_split[classifier]["n"] for each in bins]
+            error = of_split[classifier]["calibration"]["expected_calibration_error"]
+            axes.plot(confidence, accuracy, "-", color=colour, linewidth=1)
+            axes.scatter(confidence, accuracy, sizes, color=colour, label=f"{titles[classifier]}: off by {error:.1%}")
+        axes.set_xlim(_least_confidence(of_split) - 0.05, 1.03)
+        axes.set_ylim(-0.03, 1.03)
+        axes.legend(loc="best", fontsize=8, markerscale=0.6)
+        return finish(figure, name, title)
+
+
+def _least_confidence(of_split: Mapping[str, Any]) -> float:
+    bins = [each for name in CLASSIFIER_COLOURS for each in of_split[name]["calibration"]["bins"]]
+    return min(each["confidence"] for each in bins)
+
+
+def draw_share_classified(name: str, title: str, of_split: Mapping[str, Any], titles: Mapping[str, str]) -> Drawing:
+    """Accuracy on the galaxies whose confidence reaches a limit, against their share, for all limits."""
+    with style():
+        figure, axes = _square_axes("share of the galaxies that are classified", "accuracy on those")
+        for classifier, colour in CLASSIFIER_COLOURS.items():
+            rows = [row for row in of_split[classifier]["by_confidence"] if row["accuracy"] is not None]
+            axes.plot(
+                [row["share"] for row in rows],
+                [row["accuracy"] for row in rows],
+                "-",
+                color=colour,
+                marker="o",
+                markersize=3,
+                label=titles[classifier],
+            )
+            limit = next((row for row in rows if row["min_confidence"] == _SHOWN_CONFIDENCE), None)
+            if limit:
+                axes.plot(limit["share"], limit["accuracy"], "o", markersize=9, markerfacecolor="none", color=colour)
+        axes.plot([], [], "o", markersize=9, markerfacecolor="none", color=PALETTE["ink"], label="confidence 0.9")
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(top=1.01)
+        axes.legend(loc="best", fontsize=8)
+        return finish(figure, name, title)
+
+
+def draw_map(
+    name: str,
+    title: str,
+    places: NDArray[np.float64],
+    truth: NDArray[np.int64],
+    right: NDArray[np.bool_],
+    classes: Sequence[str],
+) -> Drawing:
+    """The map of the feature space as a picture.
+
+    Args:
+        name: Of the file, without its ending.
+        title: In words.
+        places: Shape (galaxies, 2).
+        truth: Positions of the true classes, shape (galaxies,).
+        right: Where the network says so too.
+        classes: Names of the classes.
+    """
+    with style():
+        figure = Figure(figsize=(6, 6))
+        axes = figure.add_axes((0, 0, 1, 1))
+        for position, class_name in enumerate(classes):
+            for inside, marker in ((right, "o"), (~right, "x")):
+                chosen = inside & (truth == position)
+                axes.scatter(
+                    places[chosen, 0],
+                    places[chosen, 1],
+                    s=12,
+                    marker=marker,
+                    linewidth=0.8,
+                    color=class_colour(position),
+                    label=class_name if marker == "o" else None,
+                    rasterized=True,
+                )
+        axes.set_axis_off()
+        axes.set_aspect("equal")
+        axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=4, fontsize=8)
+        return finish(figure, name, title)
 
 
 def _fill_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64], labelled: bool) -> None:
@@ -147,6 +215,18 @@ def _name_classes(axes: Axes, classes: Sequence[str], font_size: int) -> None:
     axes.spines[:].set_visible(True)
 
 
+def _square_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4, 3.6))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.grid(linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
 def _curve_axes(quantity: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(3.6, 2.5))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -176,29 +256,3 @@ def _draw_validation(axes: Axes, history: Sequence[Mapping[str, Any]], quantity:
             label=f"chosen: epoch {chosen_epoch}",
         )
     axes.legend(loc="best")
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
-def _finish(figure: Figure, name: str, title: str) -> Drawing:
-    """Save as SVG without the title, then as PNG with it. The name salts the ids: figures share a page."""
-    FigureCanvasAgg(figure)
-    svg, png = io.StringIO(), io.BytesIO()
-    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", bbox_inches="tight", pad_inches=0.02, facecolor="none", metadata=no_metadata)
-    figure.axes[0].set_title(title, pad=10)
-    figure.savefig(png, format="png", bbox_inches="tight", facecolor="white", dpi=_PNG_DPI)
-    return Drawing(name, title, _with_page_colours(svg.getvalue()), png.getvalue())
-
-
-def _with_page_colours(svg: str) -> str:
-    """The ``<svg>`` element alone, in CSS colours, without the groups' ids: all figures have the same."""
-    element = re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])
-    for name, colour in PALETTE.items():
-        element = element.replace(f": {colour}", f": var(--{name})")
-    return element

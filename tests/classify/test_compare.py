@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
-from galaxyspark.classify.compare import classify
+from galaxyspark.classify.compare import classify, rmse_of
+from galaxyspark.classify.features import SplitFeatures
 from galaxyspark.classify.saved import open_classifiers
 from galaxyspark.errors import UserError
 from galaxyspark.settings import ClassifyJob, ClassifySettings
@@ -89,6 +90,31 @@ def test_every_prediction_is_kept(finished_run: Path, metrics: dict, truth: np.n
     for name in CLASSIFIERS:
         said = np.stack(of_test[name].tolist()).argmax(axis=1)
         assert metrics["splits"]["test"][name]["accuracy"] == pytest.approx((said == truth).mean())
+
+
+def test_how_strange_each_galaxy_is_is_kept(finished_run: Path, judged_pdf: pd.DataFrame) -> None:
+    """The median validation galaxy has 0, and the score is that of view 0's features."""
+    predictions_pdf = pd.read_parquet(finished_run / "predictions.parquet")
+    scores = predictions_pdf.groupby("split")["outlier_score"]
+    assert scores.median()["validation"] == pytest.approx(0, abs=1e-6)
+    view0 = np.stack(judged_pdf[judged_pdf["view"] == 0]["features"].tolist())
+    expected = open_classifiers(finished_run / "classifiers").outlier_score()(view0)
+    assert scores.get_group("test").to_numpy() == pytest.approx(expected, rel=1e-3)
+
+
+def test_votes_are_scored_by_question_too() -> None:
+    """Question 1 (answers 1 to 3) is off by 0.3 in one of two galaxies' first answers, question 2 by nothing."""
+    votes, true_votes = np.zeros((2, 16, 37), np.float32), np.zeros((2, 37), np.float32)
+    true_votes[0, 0] = 0.3
+    true_votes[1, 36] = 0.6
+    nothing = np.zeros((2, 16, 1), np.float32)
+    split = SplitFeatures(["a", "b"], tuple(range(16)), np.zeros(2, np.int64), nothing, nothing, votes, true_votes)
+    rmse = rmse_of(split)
+    assert rmse is not None
+    assert rmse["by_question"][1] == pytest.approx(np.sqrt(0.09 / 6))
+    assert rmse["by_question"][2] == 0
+    assert rmse["by_question"][11] == pytest.approx(np.sqrt(0.36 / 12))
+    assert rmse["mean16"] == pytest.approx(np.sqrt((0.09 + 0.36) / 74))
 
 
 def test_what_the_original_showed_is_there(finished_run: Path, metrics: dict) -> None:

@@ -46,6 +46,7 @@ def test_a_small_case_by_hand() -> None:
     assert metrics["recall"] == pytest.approx({"smooth": 2 / 3, "featured": 2 / 3, "artifact": 0})
     f1 = [2 / 3, 2 * (1 / 2) * (2 / 3) / (1 / 2 + 2 / 3), 0]
     assert metrics["macro_f1"] == pytest.approx(sum(f1) / 3)
+    assert list(metrics["f1"].values()) == pytest.approx(f1)
 
 
 def test_a_class_that_does_not_occur_has_no_recall_and_does_not_count() -> None:
@@ -53,6 +54,8 @@ def test_a_class_that_does_not_occur_has_no_recall_and_does_not_count() -> None:
     assert metrics["recall"] == {"smooth": 1.0, "featured": 0.5, "artifact": None}
     assert metrics["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
     assert metrics["confusion"] == [[2, 0, 0], [0, 1, 1], [0, 0, 0]]
+    assert metrics["f1"] == pytest.approx({"smooth": 1.0, "featured": 2 / 3, "artifact": 0.0})
+    assert metrics_of([(0, 0)])["f1"] == {"smooth": 1.0, "featured": None, "artifact": None}
 
 
 @settings(deadline=None, max_examples=50)

@@ -1,0 +1,56 @@
+"""How far a training has come: a small file beside its newest checkpoint, which is read without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from galaxyspark.run_directory import write_atomically
+
+_FILE = "progress.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the newest checkpoint holds.
+
+    Attributes:
+        views: The id of the manifest of ``augment`` whose views are trained on.
+        finished: Whether the training has come to its end.
+        step: Steps made.
+        steps_per_epoch: Steps of an epoch.
+        total_steps: Steps planned.
+    """
+
+    views: str
+    finished: bool
+    step: int
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def where(self) -> str:
+        """Such as ``epoch 3 of 30, step 250 of 2,500``."""
+        epoch, epochs = (math.ceil(steps / self.steps_per_epoch) for steps in (self.step, self.total_steps))
+        return f"epoch {epoch:,} of {epochs:,}, step {self.step:,} of {self.total_steps:,}"
+
+
+def write_progress(checkpoints: Path, progress: Progress) -> None:
+    """Say in the directory of the checkpoints what the newest of them holds."""
+    write_atomically(checkpoints / _FILE, json.dumps(asdict(progress)))
+
+
+def read_progress(checkpoints: Path) -> tuple[Progress, float] | None:
+    """What the newest checkpoint holds, and when it was written, in seconds since 1970. None where nothing says so."""
+    file = checkpoints / _FILE
+    try:
+        return Progress(**json.loads(file.read_bytes())), file.stat().st_mtime
+    except (OSError, ValueError, TypeError):  # none there, or of another version
+        return None
+
+
+def clear_progress(checkpoints: Path) -> None:
+    """Forget it, as the checkpoints are removed."""
+    (checkpoints / _FILE).unlink(missing_ok=True)

@@ -1,0 +1,49 @@
+"""What the stage ``dream`` has published, for the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galaxyspark.report.pictures import smaller
+
+_PICTURE_PX = {"layer": 200, "class": 200, "attention": 400}
+
+
+@dataclass(frozen=True)
+class DreamPicture:
+    """A picture with what is to be said of it; ``image`` is a data URI."""
+
+    caption: str
+    image: str
+
+
+def read_dreams(dreams: Path) -> dict[str, list[DreamPicture]] | None:
+    """The pictures of ``dreams/`` by heading, in the order they were made. None where there are none."""
+    index = dreams / "dreams.json"
+    if not index.is_file():
+        return None
+    pictures: dict[str, list[DreamPicture]] = {}
+    for record in json.loads(index.read_text()):
+        image = smaller(dreams / record["file"], _PICTURE_PX[record["kind"]])
+        pictures.setdefault(_heading(record), []).append(DreamPicture(_caption(record), image))
+    return pictures
+
+
+def _heading(record: Mapping[str, Any]) -> str:
+    if record["kind"] == "attention":
+        return f"Where it looked for the class it chose (Grad-CAM of {record['layer']})"
+    start = "noise" if record["start"] == "noise" else f"galaxy {record['galaxy_id']}"
+    if record["kind"] == "layer":
+        return f"What its layers respond to, from shallow to deep, beginning with {start}"
+    return f"What a class looks like to it, beginning with {start}"
+
+
+def _caption(record: Mapping[str, Any]) -> str:
+    if record["kind"] != "attention":
+        return f"{record[record['kind']]}: {record['before']:.3g} before, {record['after']:.3g} after"
+    verdict = "right" if record["predicted_class"] == record["true_class"] else f"wrong: it is {record['true_class']}"
+    return f"{record['galaxy_id']}: {record['predicted_class']}, {record['probability']:.2f} ({verdict})"

@@ -1,0 +1,300 @@
+"""Where a run stands, by what its stages have published: what is done, from what and when, and what comes next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from galaxyspark.errors import UserError
+from galaxyspark.network.progress import read_progress
+from galaxyspark.report.wording import date, duration
+from galaxyspark.run_directory import RunDirectory
+from galaxyspark.settings import STAGES
+from galaxyspark.summary import CLASSIFIERS, format_rate
+
+State = Literal["done", "outdated", "running", "stopped", "not yet"]
+Manifest = Mapping[str, Any]
+
+_COLUMNS = ("stage", "state", "published", "ago", "took", "rate")
+_LOOK_AT = ("report/index.html", "catalogue.csv", "metrics.json")
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """Where one stage of a run stands.
+
+    Attributes:
+        stage: Its name.
+        state: outdated: what it has read was replaced since; stopped: begun, not running now, and not published.
+        manifest: As it was published, perhaps by an older version; empty where nothing is published.
+        remarks: What is to be said of the state.
+    """
+
+    stage: str
+    state: State
+    manifest: Manifest
+    remarks: tuple[str, ...] = ()
+
+
+def show_status(directory: Path) -> list[str]:
+    """Lines for the terminal: a table of the stages, how good the network is, and the command to run next.
+
+    Raises:
+        UserError: There is no such directory.
+    """
+    run = RunDirectory(directory)
+    if not directory.exists():
+        raise UserError(f"--run {directory}: no such directory. ./submit.sh pipeline --run {directory} starts a run.")
+    statuses = stage_statuses(run)
+    return [str(directory), "", *_table(statuses), *_headline(run), "", *next_steps(directory, statuses)]
+
+
+def stage_statuses(run: RunDirectory) -> list[StageStatus]:
+    """Where every stage of a run stands, in the order of the pipeline; without ``simulate`` where it has no part."""
+    # In this order: a stage that publishes meanwhile still counts as running.
+    running = {stage for stage in STAGES if run.is_running(stage)}
+    published = run.published()
+    outdated = _outdated(run, published)
+    statuses = [_status(run, stage, published, outdated, stage in running) for stage in STAGES]
+    has_simulate = _is_simulated(statuses)
+    return [status for status in statuses if status.stage != "simulate" or has_simulate]
+
+
+def next_steps(directory: Path, statuses: Sequence[StageStatus]) -> list[str]:
+    """The command for the first stage that is not done; where all are, what to look at."""
+    unfinished = [status for status in statuses if status.state != "done"]
+    if not unfinished:
+        found = [directory / name for name in _LOOK_AT if (directory / name).exists()]
+        return ["All is done. Look at:", *(f"  {path}" for path in found)]
+    first, has_pipeline = unfinished[0], (directory / "settings" / "pipeline.yaml").exists()
+    if first.state == "running":
+        return [f"Next: wait for {first.stage}, which is running."]
+    if first.stage == "simulate" and first.state == "not yet":
+        if has_pipeline:
+            return ["Next:", _command(directory, "pipeline", _config(directory, "pipeline"))]
+        own = _command(directory, "augment", "--images DIR --labels CSV")
+        return ["Next, with galaxies of your own:", own, "or with simulated ones:", _command(directory, "simulate")]
+    lines = ["Next:", _command_for(directory, first, statuses)]
+    if has_pipeline and len(unfinished) > 1:
+        everything = f"--start-at {first.stage} {_config(directory, 'pipeline')}"
+        lines += ["or this, and all that comes after it:", _command(directory, "pipeline", everything)]
+    return lines
+
+
+def _status(
+    run: RunDirectory,
+    stage: str,
+    published: Mapping[str, Manifest],
+    outdated: Mapping[str, Sequence[str]],
+    is_running: bool,
+) -> StageStatus:
+    training = _training(run, published) if stage == "train" else ""
+    broke_off = bool(run.leftovers(stage))
+    remarks: list[str] = []
+    if is_running:
+        remarks += ["what was published before stays until it ends"] if stage in published else []
+        remarks += [training] if training else []
+    else:
+        remarks += outdated.get(stage, ())
+        if broke_off or training:
+            how = "broke off" if broke_off else "was stopped"
+            remarks.append(f"a later attempt {how}" if stage in published else f"{how}, nothing is published")
+        remarks += [f"with the same settings it goes on from {training}"] if training else []
+    state = _state(stage in published, stage in outdated, is_running, broke_off or bool(training))
+    return StageStatus(stage, state, published.get(stage, {}), tuple(remarks))
+
+
+def _state(is_published: bool, is_outdated: bool, is_running: bool, has_begun: bool) -> State:
+    if is_running:
+        return "running"
+    if is_published:
+        return "outdated" if is_outdated else "done"
+    return "stopped" if has_begun else "not yet"
+
+
+def _outdated(run: RunDirectory, published: Mapping[str, Manifest]) -> dict[str, list[str]]:
+    """Why stages are outdated, by stage: what they have read was replaced, or is outdated itself."""
+    replaced = run.outdated()
+    reasons: dict[str, list[str]] = {}
+    for stage, manifest in published.items():
+        inputs = [earlier for earlier in STAGES if earlier in manifest.get("inputs", {})]
+        again = [earlier for earlier in inputs if (stage, earlier) in replaced]
+        outdated = [earlier for earlier in inputs if earlier in reasons and earlier not in again]
+        if again or outdated:
+            reasons[stage] = [f"run again since: {', '.join(again)}"] if again else []
+            reasons[stage] += [f"built on what is outdated: {', '.join(outdated)}"] if outdated else []
+    return reasons
+
+
+def _training(run: RunDirectory, published: Mapping[str, Manifest]) -> str:
+    """How far a training has come that is not finished; empty where training would begin anew."""
+    found = read_progress(run.path("checkpoints"))
+    if found is None:
+        return ""
+    progress, written_at = found
+    if progress.finished or progress.views != published.get("augment", {}).get("id"):
+        return ""
+    return f"{progress.where}; the newest checkpoint is {_span(time.time() - written_at)} old"
+
+
+def _is_simulated(statuses: Sequence[StageStatus]) -> bool:
+    """Whether the run is of galaxies that it has simulated, or may become so."""
+    simulate, augment = (
+        next(status for status in statuses if status.stage == name) for name in ("simulate", "augment")
+    )
+    images = augment.manifest.get("inputs", {}).get("images")
+    if images is not None:
+        return simulate.state != "not yet" and str(images).endswith("/simulated/images")
+    return simulate.state != "not yet" or augment.state == "not yet"
+
+
+# What the terminal shows
+
+
+def _table(statuses: Sequence[StageStatus]) -> list[str]:
+    """A row for each stage, and under it what it was made from and what is to be said of it."""
+    rows = [_COLUMNS, *(_cells(status) for status in statuses)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [shown[0]]
+    for row, status in zip(shown[1:], statuses, strict=True):
+        lines.append(row)
+        for text in (from_what(status.stage, status.manifest), *status.remarks):
+            lines += _indented(text, widths[0] + 2)
+    return lines
+
+
+def _cells(status: StageStatus) -> tuple[str, ...]:
+    manifest = status.manifest
+    published, duration_s = manifest.get("published"), manifest.get("duration_s")
+    return (
+        status.stage,
+        status.state,
+        date(published) if published else "",
+        _span(time.time() - datetime.fromisoformat(published).timestamp()) if published else "",
+        "" if duration_s is None else duration(duration_s),
+        format_rate(manifest.get("rate")),
+    )
+
+
+def _span(seconds: float) -> str:
+    """Roughly how long: 40 s, 44 min, 3 h, 5 days."""
+    if seconds < 100:
+        return f"{max(0.0, seconds):.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.0f} days"
+
+
+def _indented(text: str, indent: int) -> list[str]:
+    width = shutil.get_terminal_size().columns
+    blank = " " * indent
+    return textwrap.wrap(
+        text, width, initial_indent=blank, subsequent_indent=blank, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def from_what(stage: str, manifest: Manifest) -> str:
+    """What a stage was made from and what it has made, in a line; empty where its manifest does not tell."""
+    try:
+        return _FROM_WHAT.get(stage, _counts)(manifest)
+    except (AttributeError, KeyError, TypeError, ValueError):  # of a version that wrote other manifests
+        return ""
+
+
+def _counts(manifest: Manifest) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in manifest["counts"].items())
+
+
+def _simulated(manifest: Manifest) -> str:
+    return f"{manifest['counts']['galaxies']:,} galaxies with votes, {manifest['counts']['unlabelled']:,} without"
+
+
+def _augmented(manifest: Manifest) -> str:
+    counts = manifest["counts"]
+    images = f"{counts['images']:,} images, {counts['quarantined']:,} quarantined"
+    made = f"{sum(counts['views'].values()):,} views of {counts['galaxies']:,} galaxies"
+    return f"{images}: {made}; from {_from_here(manifest['inputs']['images'])}"
+
+
+def _trained(manifest: Manifest) -> str:
+    training = manifest["training"]
+    ranks = "1 rank" if manifest["ranks"] == 1 else f"{manifest['ranks']} ranks"
+    chosen = f"epoch {training['chosen']['epoch']}, validation accuracy {training['chosen']['accuracy']:.3f}"
+    return f"{training['settings']['network']}, {training['steps']:,} steps, {ranks}: {chosen}"
+
+
+def _extracted(manifest: Manifest) -> str:
+    return f"{manifest['counts']['views']:,} views, by {manifest['runtime']} in {manifest['precision']}"
+
+
+def _classified(manifest: Manifest) -> str:
+    svm = manifest["svm"]
+    return f"{svm['training_views']:,} training views; SVM with {svm['kernel']} kernel and C {svm['c']:g}"
+
+
+def _predicted(manifest: Manifest) -> str:
+    counts = manifest["counts"]
+    made = f"{counts['classified']:,} classified, {counts['quarantined']:,} quarantined"
+    return f"{counts['images']:,} images: {made}; from {_from_here(manifest['inputs']['new_images'])}"
+
+
+def _from_here(path: str) -> str:
+    return path.removeprefix(f"{Path.cwd()}/")
+
+
+_FROM_WHAT: dict[str, Callable[[Manifest], str]] = {
+    "simulate": _simulated,
+    "augment": _augmented,
+    "train": _trained,
+    "extract": _extracted,
+    "classify": _classified,
+    "predict": _predicted,
+    "report": lambda manifest: manifest["page"],
+}
+
+
+def _headline(run: RunDirectory) -> list[str]:
+    """The network's accuracy on the test galaxies, as far as metrics.json, perhaps of an older version, has it."""
+    name = "cnn_mean16"
+    try:
+        metric = json.loads(run.path("metrics.json").read_text())["splits"]["test"][name]
+        low, high = metric["bootstrap"]["accuracy"]
+        accuracy = f"accuracy {metric['accuracy']:.3f} (95%: {low:.3f}-{high:.3f})"
+        return ["", f"{CLASSIFIERS[name]}: {accuracy} on {metric['n']:,} test galaxies"]
+    except (FileNotFoundError, KeyError):
+        return []
+
+
+def _command_for(directory: Path, status: StageStatus, statuses: Sequence[StageStatus]) -> str:
+    """The command that runs a stage: with its settings of the last time, the pipeline's, or the flags it needs."""
+    ranks = status.manifest.get("ranks")  # which no settings tell submit.sh
+    stage = f"{status.stage} -np {ranks}" if ranks else status.stage
+    for name in (status.stage, "pipeline"):
+        if (directory / "settings" / f"{name}.yaml").exists():
+            return _command(directory, stage, _config(directory, name))
+    flags = {"augment": "--images DIR --labels CSV", "predict": "--new-images DIR"}
+    if any(other.stage == "simulate" for other in statuses):
+        simulated = shlex.quote(f"{directory}/simulated")
+        flags = {
+            "augment": f"--images {simulated}/images --labels {simulated}/labels.csv",
+            "predict": f"--new-images {simulated}/unlabelled",
+        }
+    return _command(directory, stage, flags.get(status.stage, ""))
+
+
+def _command(directory: Path, command: str, flags: str = "") -> str:
+    # Settings of a run that was copied or moved name the old place.
+    return f"  ./submit.sh {' '.join(filter(None, (command, flags)))} --run {shlex.quote(str(directory))}"
+
+
+def _config(directory: Path, name: str) -> str:
+    return f"--config {shlex.quote(f'{directory}/settings/{name}.yaml')}"

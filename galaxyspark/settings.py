@@ -222,7 +222,7 @@ class DreamSettings:
     """How much larger each of these sizes is than the one before."""
     dream_steps: Annotated[int, Field(ge=1, le=1_000)] = 12
     """Steps of gradient ascent in each octave."""
-    step_size: Annotated[float, Field(gt=0, le=50)] = 2.5
+    step_size: Annotated[float, Field(gt=0, le=50)] = 1.0
     """Mean change of a pixel in one step, in pixel values (0-255)."""
     jitter_px: Annotated[int, Field(ge=0, le=32)] = 8
     """The picture is shifted at random by up to so many pixels before each step, so that the network's grid does not

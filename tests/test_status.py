@@ -243,7 +243,9 @@ def test_who_looks_keeps_no_stage_from_starting(run: RunDirectory) -> None:
 
 def write_checkpoint(run: RunDirectory, step: int, **other: Any) -> None:
     told: dict[str, Any] = {"views": run.manifest("augment")["id"], "finished": False} | other
-    write_progress(run.path("checkpoints"), Progress(**told, step=step, steps_per_epoch=100, total_steps=3_000))
+    write_progress(
+        run.path("checkpoints"), Progress(**told, step=step, steps_per_epoch=100, total_steps=3_000, history=[])
+    )
 
 
 def test_a_training_that_was_asked_to_stop_is_shown_with_how_far_it_has_come(run: RunDirectory) -> None:

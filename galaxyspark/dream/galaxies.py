@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -76,9 +76,14 @@ def judged_galaxies(run: RunDirectory, network: DreamNetwork) -> list[JudgedGala
     ]
 
 
-def galaxy_to_change(galaxies: Iterable[JudgedGalaxy]) -> JudgedGalaxy:
-    """The galaxy that the network is least sure of, so that every class is a change."""
-    return min(galaxies, key=lambda galaxy: (galaxy.probability, galaxy.galaxy_id))
+def galaxy_to_change(galaxies: Sequence[JudgedGalaxy]) -> JudgedGalaxy:
+    """The galaxy that the network is surest of, and rightly where it is right at all; of no rare class.
+
+    Rare is what has less than half of an even share: artifacts, which are no galaxies, are.
+    """
+    num_of_class = Counter(galaxy.label for galaxy in galaxies)
+    common = [galaxy for galaxy in galaxies if 2 * len(num_of_class) * num_of_class[galaxy.label] >= len(galaxies)]
+    return max(common, key=lambda galaxy: (galaxy.is_right, galaxy.probability, galaxy.galaxy_id))
 
 
 def right_and_wrong(galaxies: Iterable[JudgedGalaxy], count: int) -> list[JudgedGalaxy]:
@@ -132,4 +137,4 @@ def resized(picture: Picture, size_px: int) -> Picture:
 def noise(size_px: int, seed: int) -> Picture:
     """Dark noise, in which no galaxy is."""
     random = np.random.default_rng(seed)
-    return random.normal(40, 20, (size_px, size_px, 3)).clip(0, 255).astype(np.uint8)
+    return random.normal(20, 10, (size_px, size_px, 3)).clip(0, 255).astype(np.uint8)

@@ -108,13 +108,16 @@ def log_odds(probabilities: Tensor) -> Tensor:
 
 
 def layer_goal(network: DreamNetwork, layer: str) -> Goal:
-    """More of whatever the layer responds to already: half the mean square of its activations.
+    """More of whatever the layer responds to: half the variance of its activations over the picture, mean of channels.
+
+    What is the same all over the picture does not count: a layer can respond strongly to an empty one too, and then
+    nothing would grow out of noise.
 
     Raises:
         UserError: There is no such layer.
     """
     _check_layer(network, layer)
-    return lambda pixels: network.activations(pixels, layer).square().mean() / 2
+    return lambda pixels: network.activations(pixels, layer).var(dim=(2, 3), correction=0).mean() / 2
 
 
 def class_goal(network: DreamNetwork, name: str) -> Goal:

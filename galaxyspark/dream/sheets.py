@@ -17,16 +17,16 @@ Captioned = tuple[str, Picture]
 
 _PICTURE_INCHES = 1.75
 _LINE_INCHES = 0.17
-_TITLE_INCHES = 0.4
+_TITLE_INCHES = 0.5
 _LONGEST_NAME = 24
 _LONGEST_FILE_NAME = 40
 
 
 def draw_sheet(file: Path, title: str, rows: Sequence[Sequence[Captioned]]) -> None:
-    """Write a PNG with rows of pictures of one shape, and a caption above each of them."""
+    """Write a PNG: a title of two lines, and rows of pictures of one shape with a caption above each of them."""
     num_columns = max(map(len, rows))
     height_px, width_px, _ = rows[0][0][1].shape
-    caption_inches = _LINE_INCHES * (1.5 + max(caption.count("\n") + 1 for row in rows for caption, _ in row))
+    caption_inches = _LINE_INCHES * (1 + max(caption.count("\n") + 1 for row in rows for caption, _ in row))
     width = num_columns * _PICTURE_INCHES * width_px / height_px
     height = len(rows) * (_PICTURE_INCHES + caption_inches) + _TITLE_INCHES
     figure = Figure(figsize=(width, height), dpi=120)

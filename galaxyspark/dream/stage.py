@@ -35,9 +35,9 @@ SHEETS = {"layer": "layers.png", "class": "classes.png", "attention": "attention
 """The sheet on which all pictures of a kind are."""
 
 _TITLES = {
-    "layer": "Changed until a layer responds strongly: half the mean square of its activations, before and after",
-    "class": "Changed until the network sees a class: the log odds of the class, before and after",
-    "attention": "Where the network looked for the class it chose: bright is what spoke for it (Grad-CAM of {layer})",
+    "layer": "Changed until a layer responds strongly\nBefore and after: half the variance of its activations",
+    "class": "Changed until the network sees a class\nBefore and after: the log odds of the class",
+    "attention": "Where the network looked for the class it chose\nBright is what spoke for it: Grad-CAM of {layer}",
 }
 _COLUMNS = 9
 _COLUMNS_OF_ATTENTION = 4
@@ -60,7 +60,7 @@ class Start:
     @property
     def caption(self) -> str:
         """In words."""
-        return self.name if self.galaxy_id is None else f"galaxy {shortened(self.galaxy_id)}"
+        return self.name if self.galaxy_id is None else f"galaxy\n{shortened(self.galaxy_id)}"
 
 
 @dataclass

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from galaxyspark.run_directory import write_atomically
 
@@ -22,6 +23,7 @@ class Progress:
         step: Steps made.
         steps_per_epoch: Steps of an epoch.
         total_steps: Steps planned.
+        history: What history.jsonl is to have of the epochs that are over, a row each.
     """
 
     views: str
@@ -29,6 +31,7 @@ class Progress:
     step: int
     steps_per_epoch: int
     total_steps: int
+    history: list[dict[str, Any]]
 
     @property
     def where(self) -> str:

@@ -387,7 +387,9 @@ class Trainer:
         }
         self.checkpoints.write(self.step, content)
         plan = self.plan
-        progress = Progress(identity["views"], finished, self.step, plan.steps_per_epoch, plan.total_steps)
+        progress = Progress(
+            identity["views"], finished, self.step, plan.steps_per_epoch, plan.total_steps, self.history
+        )
         write_progress(self.checkpoints.directory, progress)
         self.checkpoint_at = time.monotonic()
 

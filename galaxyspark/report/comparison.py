@@ -19,7 +19,7 @@ from galaxyspark.errors import UserError
 from galaxyspark.report.figures import draw_runs
 from galaxyspark.report.galaxies import JudgedGalaxies, read_judged_galaxies, read_pictures
 from galaxyspark.report.page import render
-from galaxyspark.report.records import StageTime, read_history, stage_times
+from galaxyspark.report.records import StageTime, read_learning, stage_times
 from galaxyspark.run_directory import RunDirectory, write_atomically
 from galaxyspark.settings import STAGES, CompareJob
 from galaxyspark.summary import CLASSIFIERS, read_metrics
@@ -129,7 +129,7 @@ def open_run(root: Path, name: str) -> ComparedRun:
         name,
         run.root,
         metrics,
-        read_history(run),
+        read_learning(run).history,
         {time.stage: time for time in stage_times(published) if time.duration_s is not None},
         read_flat_settings(run, published),
         galaxies,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import SPLITS
 from galaxyspark.galaxyzoo.tree import QUESTIONS
 from galaxyspark.report import wording
@@ -31,8 +32,9 @@ from galaxyspark.report.galaxies import JudgedGalaxies, choose_galleries, descri
 from galaxyspark.report.original import ORIGINAL
 from galaxyspark.report.pictures import smaller
 from galaxyspark.report.records import (
+    Learning,
     collect_versions,
-    read_history,
+    read_learning,
     read_quarantine,
     read_settings,
     stage_times,
@@ -54,11 +56,14 @@ def write_report(job: ReportJob) -> dict[str, Any]:
         The manifest that was published with them.
 
     Raises:
-        UserError: The classifiers have not been measured yet.
+        UserError: Nothing has been published in this run yet.
     """
     run = RunDirectory(job.run)
-    run.manifest("classify")
     published = {stage: manifest for stage, manifest in run.published().items() if stage != "report"}
+    if not published:
+        raise UserError(
+            f"{run.root}: nothing is published there yet. ./submit.sh pipeline --run {run.root} makes a run."
+        )
     inputs = {stage: manifest["id"] for stage, manifest in published.items()}
     with run.stage("report", job, inputs) as staging:
         parts = collect(run, published, job.seed)
@@ -77,22 +82,23 @@ def write_report(job: ReportJob) -> dict[str, Any]:
 
 def collect(run: RunDirectory, published: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, Any]:
     """Everything the template needs of a run."""
-    metrics = read_metrics(run)
-    test, history = metrics["splits"]["test"], read_history(run)
-    galaxies = read_judged_galaxies(run.path("predictions.parquet"), metrics["classes"])
+    metrics = read_metrics(run) if "classify" in published else None
+    learning = read_learning(run)
+    galaxies = read_judged_galaxies(run.path("predictions.parquet"), metrics["classes"]) if metrics else None
     return {
         "run": run.root,
         "published": published,
         "augment": published.get("augment"),
+        "trained": published.get("train", {}).get("training"),
         "outdated": outdated(run),
         "metrics": metrics,
-        "classes": metrics["classes"],
-        "test": test,
-        "history": history,
-        "confusions": draw_confusions(metrics),
-        "curves": draw_curves(history, metrics["epoch"]),
-        "confidence": draw_confidence(test),
-        "votes": draw_votes(metrics, galaxies),
+        "classes": metrics["classes"] if metrics else [],
+        "test": metrics["splits"]["test"] if metrics else None,
+        "learning": learning,
+        "confusions": draw_confusions(metrics) if metrics else [],
+        "curves": draw_curves(learning),
+        "confidence": draw_confidence(metrics["splits"]["test"]) if metrics else [],
+        "votes": draw_votes(metrics, galaxies) if metrics else [],
         "dreams": read_dreams(run.path("dreams")),
         "preview": smaller(run.path("preview.png"), _PREVIEW_PX) if run.path("preview.png").is_file() else "",
         "times": stage_times(published),
@@ -152,7 +158,7 @@ def numbers_of(parts: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "metrics": parts["metrics"],
-        "history": parts["history"],
+        "history": parts["learning"].history,
         "stages": [dataclasses.asdict(time) | {"images_per_s": time.images_per_s} for time in parts["times"]],
         "counts": {stage: manifest["counts"] for stage, manifest in parts["published"].items() if "counts" in manifest},
         "galaxies_by_class": (parts["augment"] or {}).get("galaxies_by_class"),
@@ -213,13 +219,13 @@ def draw_confusions(metrics: Mapping[str, Any]) -> list[Drawing]:
     return drawings
 
 
-def draw_curves(history: Sequence[Mapping[str, Any]], chosen_epoch: int) -> list[Drawing]:
+def draw_curves(learning: Learning) -> list[Drawing]:
     """Loss and accuracy over the epochs; nothing where there are fewer than two."""
-    if len(history) < 2:
+    if len(learning.history) < 2:
         return []
     return [
-        draw_loss("learning_loss", "Loss", history, chosen_epoch),
-        draw_accuracy("learning_accuracy", "Accuracy on validation galaxies", history, chosen_epoch),
+        draw_loss("learning_loss", "Loss", learning.history, learning.chosen_epoch),
+        draw_accuracy("learning_accuracy", "Accuracy on validation galaxies", learning.history, learning.chosen_epoch),
     ]
 
 

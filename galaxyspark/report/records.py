@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 import yaml
 from PIL import Image
 
+from galaxyspark.network.progress import read_progress
 from galaxyspark.report.original import ORIGINAL
 from galaxyspark.report.pictures import data_uri
 from galaxyspark.run_directory import RunDirectory
@@ -73,10 +74,31 @@ class Quarantined:
     picture: str
 
 
-def read_history(run: RunDirectory) -> list[dict[str, Any]]:
-    """The rows of history.jsonl, one an epoch; none where the file is not there."""
+@dataclass(frozen=True)
+class Learning:
+    """How the network has learned.
+
+    Attributes:
+        history: A row for each epoch that is over, as in history.jsonl.
+        chosen_epoch: Whose weights are the best so far; 0 before the first epoch's end.
+        stopped: How far a training has come that has not ended, in words; empty where it has.
+    """
+
+    history: list[dict[str, Any]]
+    chosen_epoch: int = 0
+    stopped: str = ""
+
+
+def read_learning(run: RunDirectory) -> Learning:
+    """By history.jsonl; where no training has ended yet, by the newest checkpoint's progress."""
     file = run.path("history.jsonl")
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    if file.is_file():
+        history, stopped = [json.loads(line) for line in file.read_text().splitlines()], ""
+    elif found := read_progress(run.path("checkpoints")):
+        history, stopped = found[0].history, found[0].where
+    else:
+        return Learning([])
+    return Learning(history, max((row["epoch"] for row in history if row["best"]), default=0), stopped)
 
 
 def stage_times(published: Mapping[str, Mapping[str, Any]]) -> list[StageTime]:

@@ -19,7 +19,8 @@ def test_a_real_training_says_what_its_checkpoint_holds(finished_run: Path) -> N
     progress, written_at = found
     assert (progress.step, progress.finished) == (content["step"], True)
     assert progress.views == content["identity"]["views"]
-    steps = [json.loads(line)["step"] for line in (finished_run / "history.jsonl").read_text().splitlines()]
+    assert progress.history == [json.loads(line) for line in (finished_run / "history.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in progress.history]
     assert progress.where == f"epoch 2 of 2, step {steps[-1]} of {steps[-1]}"
     [newest] = list((finished_run / "checkpoints").glob(f"step-{progress.step:08d}.pt"))
     assert written_at == pytest.approx(newest.stat().st_mtime, abs=5)
@@ -27,7 +28,9 @@ def test_a_real_training_says_what_its_checkpoint_holds(finished_run: Path) -> N
 
 @pytest.mark.parametrize(("step", "epoch"), [(1, 1), (99, 1), (100, 1), (101, 2), (2_999, 30), (3_000, 30)])
 def test_the_epoch_is_the_one_of_the_last_step(step: int, epoch: int, tmp_path: Path) -> None:
-    write_progress(tmp_path, Progress("id", finished=False, step=step, steps_per_epoch=100, total_steps=3_000))
+    write_progress(
+        tmp_path, Progress("id", finished=False, step=step, steps_per_epoch=100, total_steps=3_000, history=[])
+    )
     found = read_progress(tmp_path)
     assert found is not None
     assert found[0].where == f"epoch {epoch} of 30, step {step:,} of 3,000"

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from galaxyspark.errors import UserError
+from galaxyspark.network.progress import Progress, write_progress
 from galaxyspark.report import drawing
 from galaxyspark.report.original import ORIGINAL
 from galaxyspark.report.page import write_report
@@ -347,7 +348,7 @@ def test_one_epoch_empty_quarantine_and_outdated_stage(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text().replace("id of train", "another id"))
     html = report_html(tmp_path)
     reader = PageReader(html)
-    assert reader.cells["table-history"][1] == ["1", "9", "2.000", "1.000", "55.0%"]
+    assert reader.cells["table-history"][1] == ["1 (chosen)", "9", "2.000", "1.000", "55.0%"]
     assert not (tmp_path / "report" / "learning_loss.png").exists()
     assert "None: every image has views." in reader.section_text["counts"]
     assert html.count('class="warning"') == 1
@@ -365,8 +366,49 @@ def test_many_classes(tmp_path: Path) -> None:
     assert "Another data set" not in html  # the original pipeline's, which had other classes
 
 
-def test_unmeasured_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="classify"):
+def test_a_run_stopped_in_training_shows_what_there_is(tmp_path: Path) -> None:
+    """Three epochs are over; nothing of training has been published."""
+    make_run(tmp_path)
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    for stage in ("train", "extract", "classify", "predict"):
+        (tmp_path / "manifests" / f"{stage}.json").unlink()
+    for name in ("history.jsonl", "metrics.json", "predictions.parquet"):
+        (tmp_path / name).unlink()
+    write_progress(tmp_path / "checkpoints", Progress("id of augment", False, 27, 9, 270, history))
+    reader = PageReader(report_html(tmp_path))
+    assert "Training has not ended: epoch 3 of 30, step 27 of 270." in reader.section_text["learning"]
+    assert [row[0] for row in reader.cells["table-history"][1:]] == ["1", "2 (chosen)", "3"]
+    assert (tmp_path / "report" / "learning_loss.svg").is_file()
+    for section in (
+        "accuracy",
+        "classifiers",
+        "confusion",
+        "classes",
+        "confidence",
+        "votes",
+        "gallery",
+        "map",
+        "dreams",
+    ):
+        assert "Missing: " in reader.section_text[section], section
+    assert "25 images in = 24 galaxies with views + 1 quarantined." in reader.section_text["counts"]
+    assert reader.cells["table-shares"][1][0] == "smooth"
+
+
+def test_a_trained_run_without_an_svm_yet_shows_its_validation(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    for stage in ("classify", "predict"):
+        (tmp_path / "manifests" / f"{stage}.json").unlink()
+    file = tmp_path / "manifests" / "train.json"
+    chosen = {"epoch": 2, "accuracy": 0.8432, "num_galaxies": 1_234}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"training": {"chosen": chosen}}))
+    text = PageReader(report_html(tmp_path)).section_text["accuracy"]
+    assert "Not measured yet" in text
+    assert "right on 84.3% of 1,234 validation galaxies, by view 0 (epoch 2" in text
+
+
+def test_an_empty_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing is published there yet"):
         write_report(ReportJob(run=tmp_path))
 
 

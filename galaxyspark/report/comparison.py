@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from galaxyspark.classify.metrics import paired
 from galaxyspark.errors import UserError
 from galaxyspark.report.figures import draw_runs
-from galaxyspark.report.galaxies import JudgedGalaxies, read_judged_galaxies, read_pictures
+from galaxyspark.report.galaxies import JudgedGalaxies, as_block, read_judged_galaxies, read_pictures
 from galaxyspark.report.page import render
 from galaxyspark.report.records import StageTime, read_learning, stage_times
 from galaxyspark.run_directory import RunDirectory, write_atomically
@@ -152,7 +152,7 @@ def read_probabilities(predictions: Path) -> dict[str, NDArray[np.float64]]:
     names = [name for name in CLASSIFIERS if name in pq.read_schema(predictions).names]
     table = pq.read_table(predictions, columns=["galaxy_id", *names], filters=ds.field("split") == "test")
     table = table.sort_by("galaxy_id")
-    return {name: np.array(table[name].to_pylist()) for name in names}
+    return {name: as_block(table[name]) for name in names}
 
 
 def read_flat_settings(run: RunDirectory, stages: Mapping[str, Any]) -> dict[str, str]:

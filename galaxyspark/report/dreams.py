@@ -15,10 +15,19 @@ _PICTURE_PX = {"layer": 200, "class": 200, "attention": 400}
 
 @dataclass(frozen=True)
 class DreamPicture:
-    """A picture with what is to be said of it; ``image`` is a data URI."""
+    """A picture.
 
-    caption: str
+    Attributes:
+        name: What is in it.
+        told: What is to be said of it.
+        image: As a data URI.
+        is_pair: Whether it is two pictures side by side.
+    """
+
+    name: str
+    told: str
     image: str
+    is_pair: bool
 
 
 def read_dreams(dreams: Path) -> dict[str, list[DreamPicture]] | None:
@@ -29,7 +38,8 @@ def read_dreams(dreams: Path) -> dict[str, list[DreamPicture]] | None:
     pictures: dict[str, list[DreamPicture]] = {}
     for record in json.loads(index.read_text()):
         image = smaller(dreams / record["file"], _PICTURE_PX[record["kind"]])
-        pictures.setdefault(_heading(record), []).append(DreamPicture(_caption(record), image))
+        picture = DreamPicture(*_caption(record), image, is_pair=record["kind"] == "attention")
+        pictures.setdefault(_heading(record), []).append(picture)
     return pictures
 
 
@@ -42,8 +52,8 @@ def _heading(record: Mapping[str, Any]) -> str:
     return f"What a class looks like to it, beginning with {start}"
 
 
-def _caption(record: Mapping[str, Any]) -> str:
+def _caption(record: Mapping[str, Any]) -> tuple[str, str]:
     if record["kind"] != "attention":
-        return f"{record[record['kind']]}: {record['before']:.3g} before, {record['after']:.3g} after"
+        return record[record["kind"]], f"{record['before']:.3g} before, {record['after']:.3g} after"
     verdict = "right" if record["predicted_class"] == record["true_class"] else f"wrong: it is {record['true_class']}"
-    return f"{record['galaxy_id']}: {record['predicted_class']}, {record['probability']:.2f} ({verdict})"
+    return record["galaxy_id"], f"{record['predicted_class']}, {record['probability']:.2f} ({verdict})"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -84,16 +86,19 @@ def read_judged_galaxies(predictions: Path, classes: Sequence[str]) -> JudgedGal
     names = ["galaxy_id", "label", "cnn_mean16", "outlier_score", "votes", "true_votes"]
     there = [name for name in names if name in pq.read_schema(predictions).names]
     table = pq.read_table(predictions, columns=there, filters=ds.field("split") == "test").sort_by("galaxy_id")
-    blocks = {name: np.array(table[name].to_pylist(), np.float32) for name in ("votes", "true_votes") if name in there}
-    position = {name: index for index, name in enumerate(classes)}
     return JudgedGalaxies(
         tuple(classes),
-        np.array(table["galaxy_id"].to_pylist()),
-        np.array([position[label] for label in table["label"].to_pylist()]),
-        np.array(table["cnn_mean16"].to_pylist()),
+        table["galaxy_id"].to_numpy().astype(str),
+        pc.index_in(table["label"], pa.array(classes)).to_numpy().astype(np.int64),
+        as_block(table["cnn_mean16"]),
         table["outlier_score"].to_numpy(),
-        **blocks,
+        **{name: as_block(table[name]) for name in ("votes", "true_votes") if name in there},
     )
+
+
+def as_block(lists: pa.ChunkedArray) -> NDArray[Any]:
+    """A column of lists of one length as an array (rows, length), without a Python object for each number."""
+    return pc.list_flatten(lists).to_numpy().reshape(len(lists), -1)
 
 
 def choose_galleries(galaxies: JudgedGalaxies, seed: int) -> list[Gallery]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import ConfigDict, Field
 from tyro.conf import OmitArgPrefixes, Positional
@@ -231,26 +231,25 @@ class DreamSettings:
     """Standard deviation of the Gaussian that smooths the gradient, in pixels: larger makes softer patterns."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobSettings:
-    """What every job has, each as it says itself."""
+class JobSettings(Protocol):
+    """What every job's settings have: they are a dataclass, with these."""
 
-    __pydantic_config__ = _STRICT
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def verbose(self) -> bool:
         """Whether to show everything."""
-        raise NotImplementedError
 
     @property
     def place(self) -> Path:
-        """What the job writes to."""
-        raise NotImplementedError
+        """The run that the job is about, or what it writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(JobSettings):
-    """What every job of a run has."""
+class RunSettings:
+    """What every stage has."""
+
+    __pydantic_config__ = _STRICT
 
     run: Path
     """Run directory: every stage reads from it and publishes into it."""
@@ -261,7 +260,7 @@ class RunSettings(JobSettings):
 
     @property
     def place(self) -> Path:
-        """What the job writes to."""
+        """The run that the job is about."""
         return self.run
 
 
@@ -317,8 +316,10 @@ class ReportJob(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareJob(JobSettings):
+class CompareJob:
     """Compare runs on one page: metrics with paired tests, learning curves, and the galaxies on which they differ."""
+
+    __pydantic_config__ = _STRICT
 
     runs: Positional[tuple[Path, ...]]
     """Two run directories or more; differences are to the first."""
@@ -334,11 +335,20 @@ class CompareJob(JobSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatusJob(RunSettings):
+class StatusJob:
     """Show which stages of a run are done, from what and when, and what comes next."""
 
-    run: Path
-    """Run directory; as the first argument it needs no --run: status runs/NAME."""
+    __pydantic_config__ = _STRICT
+
+    run: Positional[Path]
+    """Run directory."""
+    verbose: bool = False
+    """Show all of an error."""
+
+    @property
+    def place(self) -> Path:
+        """The run that the job is about."""
+        return self.run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from galaxyspark.errors import UserError
-from galaxyspark.network.progress import read_progress
+from galaxyspark.network.progress import unfinished_training
 from galaxyspark.report.wording import date, duration
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import STAGES
@@ -52,7 +52,7 @@ def show_status(directory: Path) -> list[str]:
     """
     run = RunDirectory(directory)
     if not directory.exists():
-        raise UserError(f"--run {directory}: no such directory. ./submit.sh pipeline --run {directory} starts a run.")
+        raise UserError(f"{directory}: no such directory. ./submit.sh pipeline --run {directory} starts a run.")
     statuses = stage_statuses(run)
     return [str(directory), "", *_table(statuses), *_headline(run), "", *next_steps(directory, statuses)]
 
@@ -136,12 +136,10 @@ def _outdated(run: RunDirectory, published: Mapping[str, Manifest]) -> dict[str,
 
 def _training(run: RunDirectory, published: Mapping[str, Manifest]) -> str:
     """How far a training has come that is not finished; empty where training would begin anew."""
-    found = read_progress(run.path("checkpoints"))
+    found = unfinished_training(run.path("checkpoints"), published.get("augment", {}).get("id"))
     if found is None:
         return ""
     progress, written_at = found
-    if progress.finished or progress.views != published.get("augment", {}).get("id"):
-        return ""
     return f"{progress.where}; the newest checkpoint is {_span(time.time() - written_at)} old"
 
 
@@ -267,7 +265,7 @@ def _headline(run: RunDirectory) -> list[str]:
     name = "cnn_mean16"
     try:
         metric = json.loads(run.path("metrics.json").read_text())["splits"]["test"][name]
-        low, high = metric["bootstrap"]["accuracy"]
+        low, high = metric["accuracy_interval"]
         accuracy = f"accuracy {metric['accuracy']:.3f} (95%: {low:.3f}-{high:.3f})"
         return ["", f"{CLASSIFIERS[name]}: {accuracy} on {metric['n']:,} test galaxies"]
     except (FileNotFoundError, KeyError):

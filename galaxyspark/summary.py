@@ -51,11 +51,14 @@ def read_metrics(run: RunDirectory) -> dict[str, Any]:
     """The content of metrics.json.
 
     Raises:
-        UserError: An older version of galaxyspark wrote it.
+        UserError: It is missing, or an older version of galaxyspark wrote it.
     """
-    metrics: dict[str, Any] = json.loads(run.path("metrics.json").read_text())
+    file = run.path("metrics.json")
+    if not file.is_file():
+        raise UserError(f"{file}: is missing. Run the stage classify again.")
+    metrics: dict[str, Any] = json.loads(file.read_text())
     if "f1" not in metrics["splits"]["test"].get("svm_mean16", {}):
-        raise UserError(f"{run.path('metrics.json')}: of an older version. Run the stages extract and classify again.")
+        raise UserError(f"{file}: of an older version. Run the stages extract and classify again.")
     return metrics
 
 
@@ -67,7 +70,7 @@ def accuracy_table(metrics: Mapping[str, Any], split: str) -> list[str]:
     for name, title in CLASSIFIERS.items():
         if name in of_split:
             metric = of_split[name]
-            low, high = metric["bootstrap"]["accuracy"]
+            low, high = metric["accuracy_interval"]
             figures = f"{metric['accuracy']:8.3f}   {low:.3f}-{high:.3f}    {metric['macro_f1']:8.3f}   "
             lines.append(f"  {title:<38}{figures}{metric['log_loss']:8.3f}   {difference(metric)}".rstrip())
     return lines

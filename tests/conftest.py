@@ -100,6 +100,7 @@ def finished_run(augmented_run: Path, galaxies: Galaxies) -> Path:
     flags += ["--new-images", galaxies.unlabelled, "--start-at", "train", "--weights", "none", "--epochs", 2]
     flags += ["--batch-size", 16, "--train-views", 0, 1, 2, "--predict-views", 2, "--svm-c", 0.1, 1]
     flags += ["--formats", "csv", "fits", "votable"]
+    flags += ["--dream-size-px", 64, "--octaves", 1, "--dream-steps", 1]
     completed = _run(ROOT / "submit.sh", "pipeline", *flags)
     assert completed.returncode == 0, completed.stdout + completed.stderr
     (augmented_run / "terminal.txt").write_text(completed.stdout + completed.stderr)

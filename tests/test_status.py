@@ -283,7 +283,7 @@ def test_checkpoints_that_training_would_not_go_on_from_are_not_its_progress(run
 def test_a_finished_run_says_how_good_it_is_and_what_to_look_at(run: RunDirectory) -> None:
     for stage in STAGES:
         publish(run, stage)
-    metric = {"n": 1234, "accuracy": 0.9123, "bootstrap": {"accuracy": [0.8641, 0.952]}}
+    metric = {"n": 1234, "accuracy": 0.9123, "accuracy_interval": [0.8641, 0.952]}
     metrics = {"splits": {"test": {"cnn_mean16": metric, "svm_mean16": {}}}}
     run.path("metrics.json").write_text(json.dumps(metrics))
     run.path("catalogue.csv").touch()
@@ -382,9 +382,9 @@ def test_manifests_of_older_versions_may_lack_anything(run: RunDirectory, conten
     assert [row(lines, stage)[1] for stage in STAGES if stage in states(run)] == ["done"] * len(states(run))
 
 
-def test_the_command_takes_the_run_by_itself_or_as_a_flag(run: RunDirectory, run_submit, run_command) -> None:
+def test_the_command_takes_the_run_by_itself(run: RunDirectory, run_submit, run_command) -> None:
     publish_some(run)
-    shown = [run_submit("status", run.root), run_submit("status", "--run", run.root)]
+    shown = [run_submit("status", run.root), run_submit("status", "--verbose", run.root)]
     shown.append(run_command("python", ROOT / "jobs" / "status.py", run.root))
     for completed in shown:
         assert (completed.returncode, completed.stderr) == (0, "")
@@ -395,7 +395,7 @@ def test_the_command_takes_the_run_by_itself_or_as_a_flag(run: RunDirectory, run
 def test_a_directory_that_is_not_there_is_one_message_and_status_2(run_submit, tmp_path: Path) -> None:
     completed = run_submit("status", tmp_path / "nowhere")
     assert completed.returncode == 2
-    assert f"status: --run {tmp_path}/nowhere: no such directory" in completed.stderr
+    assert f"status: {tmp_path}/nowhere: no such directory" in completed.stderr
     assert "Traceback" not in completed.stderr
     assert not (tmp_path / "nowhere").exists()
 
@@ -403,7 +403,7 @@ def test_a_directory_that_is_not_there_is_one_message_and_status_2(run_submit, t
 def test_without_a_run_the_usage_is_shown(run_submit) -> None:
     completed = run_submit("status")
     assert completed.returncode == 2
-    assert "--run" in completed.stdout + completed.stderr
+    assert "Run directory." in completed.stdout + completed.stderr
     assert "Traceback" not in completed.stdout + completed.stderr
 
 

@@ -57,6 +57,8 @@ def test_the_run_is_laid_out_as_documented(finished_run: Path) -> None:
         "classifiers/svm.skops",
         "metrics.json",
         "predictions.parquet",
+        "dreams/layers.png",
+        "dreams/dreams.json",
         "report/index.html",
         "catalogue",
         "catalogue.csv",

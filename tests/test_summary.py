@@ -37,7 +37,7 @@ RATES = {
 
 
 def metric(accuracy: float, low: float, high: float, macro_f1: float) -> dict:
-    metric = {"n": 1234, "accuracy": accuracy, "bootstrap": {"accuracy": [low, high]}, "macro_f1": macro_f1}
+    metric = {"n": 1234, "accuracy": accuracy, "accuracy_interval": [low, high], "macro_f1": macro_f1}
     return metric | {"f1": {}, "log_loss": 0.5, "against_svm": {"difference": -0.1, "p_value": 0.0004}}
 
 

@@ -20,7 +20,7 @@ _OPACITY = 0.6
 
 
 def attention_layer(network: DreamNetwork, size_px: int) -> str:
-    """The deepest layer whose map has at least 7 places on a side, as the last one of most networks has at 224 px.
+    """The deepest layer whose map has at least 8 places on a side.
 
     Args:
         network: Whose layers they are.

@@ -122,9 +122,9 @@ def read_picture(flag: str, file: str, recipe: ViewRecipe, size_px: int) -> Pict
     try:
         (view,) = view_pixels(Path(file).read_bytes(), "", dataclasses.replace(recipe, size_px=size_px), [0])
     except OSError as error:
-        raise UserError(f"{flag} {file}: cannot be read ({error.strerror}). Name a JPEG, PNG or FITS image.") from None
+        raise UserError(f"{flag} {file}: cannot be read ({error.strerror}). Name an image file.") from None
     except UnreadableImageError as problem:
-        raise UserError(f"{flag} {file}: {problem}. Name a JPEG, PNG or FITS image.") from None
+        raise UserError(f"{flag} {file}: {problem}. Name another image.") from None
     return np.ascontiguousarray(view[..., ::-1])
 
 
@@ -135,6 +135,6 @@ def resized(picture: Picture, size_px: int) -> Picture:
 
 
 def noise(size_px: int, seed: int) -> Picture:
-    """Dark noise, in which no galaxy is."""
-    random = np.random.default_rng(seed)
-    return random.normal(20, 10, (size_px, size_px, 3)).clip(0, 255).astype(np.uint8)
+    """Dark noise with blobs of some pixels, from which shapes can grow: single pixels hardly make a network respond."""
+    blobs = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(size_px, size_px, 3)), (0, 0), size_px / 56)
+    return (30 + 20 * blobs / blobs.std()).clip(0, 255).astype(np.uint8)

@@ -134,7 +134,9 @@ def class_goal(network: DreamNetwork, name: str) -> Goal:
 
 
 def guided_goal(network: DreamNetwork, layer: str, guide: Picture) -> Goal:
-    """Activations like another picture's: at every place, those of the guide that are most like them already.
+    """Activations like another picture's: at every place more of those of the guide that are most like them already.
+
+    They are compared and made stronger as differences from the guide's mean, for the reason that ``layer_goal`` gives.
 
     Raises:
         UserError: There is no such layer.
@@ -142,10 +144,11 @@ def guided_goal(network: DreamNetwork, layer: str, guide: Picture) -> Goal:
     _check_layer(network, layer)
     with torch.no_grad():
         everywhere = network.activations(to_pixels(guide), layer)[0].flatten(1)
-    of_guide = everywhere[:, :: -(-everywhere.shape[1] // _GUIDE_PLACES)]
+    mean = everywhere.mean(dim=1, keepdim=True)
+    of_guide = everywhere[:, :: -(-everywhere.shape[1] // _GUIDE_PLACES)] - mean
 
     def likeness(pixels: Tensor) -> Tensor:
-        activations = network.activations(pixels, layer)[0].flatten(1)
+        activations = network.activations(pixels, layer)[0].flatten(1) - mean
         with torch.no_grad():
             nearest = of_guide[:, (activations.T @ of_guide).argmax(dim=1)]
         return (activations * nearest).mean()

@@ -54,6 +54,12 @@ def read_progress(checkpoints: Path) -> tuple[Progress, float] | None:
         return None
 
 
+def unfinished_training(checkpoints: Path, views: str | None) -> tuple[Progress, float] | None:
+    """As ``read_progress``, where training would go on from it: it has not ended, and was on these views (their manifest's id)."""
+    found = read_progress(checkpoints)
+    return found if found and not found[0].finished and found[0].views == views else None
+
+
 def clear_progress(checkpoints: Path) -> None:
     """Forget it, as the checkpoints are removed."""
     (checkpoints / _FILE).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,12 @@ class Shared:
     Attributes:
         ids: As text.
         positions: For each run, where each of them stands among its test galaxies; shape (galaxies,).
+        num_other_class: Ids that all runs have too, but not with the same true class.
     """
 
     ids: NDArray[np.str_]
     positions: list[NDArray[np.int64]]
+    num_other_class: int
 
 
 def write_comparison(job: CompareJob) -> Path:
@@ -77,8 +79,7 @@ def write_comparison(job: CompareJob) -> Path:
     Raises:
         UserError: It is one run only, one has not been measured, or its classes are not those of the first.
     """
-    if len(job.runs) < 2:
-        raise UserError("name two runs at least: ./submit.sh compare runs/A runs/B")
+    _check(job)
     runs = [open_run(root, name) for root, name in zip(job.runs, unlike_names(job.runs), strict=True)]
     for run in runs[1:]:
         if run.metrics["classes"] != runs[0].metrics["classes"]:
@@ -87,28 +88,43 @@ def write_comparison(job: CompareJob) -> Path:
                 f"{', '.join(runs[0].metrics['classes'])}. Only runs of the same classes can be compared."
             )
     shared = galaxies_in_common(runs)
-    compared = compare_classifiers(runs, shared)
+    compared, settings = compare_classifiers(runs, shared), differing_settings(runs)
+    differing = differing_positions(runs, shared)
     html = render(
         "comparison.html",
         runs=runs,
         compared=compared,
+        shared=shared,
         num_shared=len(shared.ids),
         curves=draw_curves(runs),
-        differing_settings=differing_settings(runs),
+        differing_settings=settings,
         stages=[stage for stage in STAGES if any(stage in run.times for run in runs)],
-        facts=differing_galaxies(runs, shared),
+        facts=describe_differing(runs, shared, differing[:MOST_GALAXIES]),
         map=None,
-        num_differing=len(differing_positions(runs, shared)),
+        num_differing=len(differing),
     )
     write_atomically(job.output, html)
     numbers = {
-        "runs": {run.name: {"root": str(run.root), "metrics": run.metrics, "history": run.history} for run in runs},
+        "runs": {run.name: _numbers_of(run) for run in runs},
         "shared_test_galaxies": len(shared.ids),
         "compared": compared,
-        "differing_settings": differing_settings(runs),
+        "differing_galaxies": shared.ids[differing].tolist(),
+        "differing_settings": settings,
     }
     write_atomically(job.output.with_suffix(".json"), json.dumps(numbers, indent=1))
     return job.output
+
+
+def _check(job: CompareJob) -> None:
+    if len(job.runs) < 2:
+        raise UserError("name two runs at least: ./submit.sh compare runs/A runs/B")
+    if job.output.suffix != ".html" or job.output.is_dir():
+        raise UserError(f"--output {job.output}: is to be a page, a file whose name ends with .html")
+
+
+def _numbers_of(run: ComparedRun) -> dict[str, Any]:
+    times = [asdict(time) for time in run.times.values()]
+    return {"root": str(run.root), "metrics": run.metrics, "history": run.history, "stages": times}
 
 
 def open_run(root: Path, name: str) -> ComparedRun:
@@ -129,7 +145,7 @@ def open_run(root: Path, name: str) -> ComparedRun:
         name,
         run.root,
         metrics,
-        read_learning(run).history,
+        read_learning(run, published).history,
         {time.stage: time for time in stage_times(published) if time.duration_s is not None},
         read_flat_settings(run, published),
         galaxies,
@@ -139,7 +155,7 @@ def open_run(root: Path, name: str) -> ComparedRun:
 
 def unlike_names(roots: Sequence[Path]) -> list[str]:
     """The runs' names: as much of the end of each path as tells it from the others."""
-    parts = [root.absolute().parts for root in roots]
+    parts = [root.resolve().parts for root in roots]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-length:]) for each in parts]
         if len(set(names)) == len(names):
@@ -184,11 +200,11 @@ def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
 def galaxies_in_common(runs: Sequence[ComparedRun]) -> Shared:
     """The test galaxies that are in all runs with the same true class."""
     labels = [dict(zip(run.galaxies.ids.tolist(), run.galaxies.truth.tolist(), strict=True)) for run in runs]
-    ids = [each for each, label in labels[0].items() if all(other.get(each) == label for other in labels[1:])]
+    in_all = [each for each in labels[0] if all(each in other for other in labels[1:])]
+    ids = [each for each in in_all if all(other[each] == labels[0][each] for other in labels[1:])]
     places = [{galaxy_id: place for place, galaxy_id in enumerate(run.galaxies.ids.tolist())} for run in runs]
-    return Shared(
-        np.array(ids, dtype=str), [np.array([of_run[each] for each in ids], dtype=np.int64) for of_run in places]
-    )
+    positions = [np.array([of_run[each] for each in ids], dtype=np.int64) for of_run in places]
+    return Shared(np.array(ids, dtype=str), positions, len(in_all) - len(ids))
 
 
 def compare_classifiers(runs: Sequence[ComparedRun], shared: Shared) -> dict[str, list[dict[str, Any] | None]]:
@@ -208,7 +224,7 @@ def compare_classifiers(runs: Sequence[ComparedRun], shared: Shared) -> dict[str
                 compared[name].append(None)
                 continue
             metric = run.metrics["splits"]["test"][name]
-            told = {key: metric[key] for key in ("n", "accuracy", "macro_f1", "log_loss", "bootstrap")}
+            told = {key: metric[key] for key in ("n", "accuracy", "accuracy_interval", "macro_f1", "log_loss")}
             told["expected_calibration_error"] = metric["calibration"]["expected_calibration_error"]
             if number and name in runs[0].probabilities and len(truth):
                 own = run.probabilities[name][shared.positions[number]]
@@ -225,9 +241,8 @@ def differing_positions(runs: Sequence[ComparedRun], shared: Shared) -> NDArray[
     return differ[np.argsort(-sure.min(axis=0)[differ], kind="stable")]
 
 
-def differing_galaxies(runs: Sequence[ComparedRun], shared: Shared) -> dict[str, Any]:
-    """What the page's script has of the galaxies on which the networks differ."""
-    chosen = differing_positions(runs, shared)[:MOST_GALAXIES]
+def describe_differing(runs: Sequence[ComparedRun], shared: Shared, chosen: NDArray[np.int64]) -> dict[str, Any]:
+    """What the page's script has of some of the shared galaxies."""
     pictures: dict[str, dict[str, Any]] = {}
     for run in runs:  # the first that still has its views
         pictures = pictures or read_pictures(run.root / "views" / "split=test", shared.ids[chosen], shared.ids[:0])

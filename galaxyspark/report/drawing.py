@@ -24,7 +24,10 @@ PALETTE = {
 }
 """Colours of the figures in the light theme. In the SVG each becomes the CSS variable of its name."""
 
-_OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
+_OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c")
+NUM_COLOURS = len(_OKABE_ITO)
+MOST_IN_LEGEND = 16
+"""Classes that a legend has room for."""
 _PNG_DPI = 200
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -58,20 +61,28 @@ class Drawing:
         title: In words; the PNG bears it, the page sets it as a caption.
         svg: The ``<svg>`` element, its colours CSS variables and its background transparent.
         files: Contents of the files by their endings, ``.svg`` and ``.png``; on white.
+        alternative: What it shows, in words, for those who cannot see it; the title where empty.
     """
 
     name: str
     title: str
     svg: str
     files: Mapping[str, bytes]
+    alternative: str = ""
 
 
 def class_colour(position: int) -> str:
-    """A colour for the class at this position, from the eight that colour-blind people tell apart.
+    """A colour for the class at this position; after ``NUM_COLOURS`` they come again.
 
-    Okabe & Ito 2008, "Color Universal Design"; the ninth class is the first one's again.
+    Those of Okabe & Ito 2008, "Color Universal Design", which colour-blind people tell apart; with grey for black,
+    which a dark page hides, and without yellow, which a white one does.
     """
-    return _OKABE_ITO[position % len(_OKABE_ITO)]
+    return _OKABE_ITO[position % NUM_COLOURS]
+
+
+def in_legend(name: str) -> str:
+    """A name as Matplotlib's legends show it: one that begins with _ they leave out."""
+    return f" {name}" if name.startswith("_") else name
 
 
 @contextmanager
@@ -81,7 +92,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def finish(figure: Figure, name: str, title: str) -> Drawing:
+def finish(figure: Figure, name: str, title: str, alternative: str = "") -> Drawing:
     """Save as SVG without the title, for the page, and with it as files. The name salts the SVG's ids."""
     FigureCanvasAgg(figure)
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -95,7 +106,7 @@ def finish(figure: Figure, name: str, title: str) -> Drawing:
             ".svg": _saved(figure, "svg", facecolor="white", metadata=no_metadata),
             ".png": _saved(figure, "png", facecolor="white", dpi=_PNG_DPI),
         }
-    return Drawing(name, title, _with_page_colours(svg.decode()), files)
+    return Drawing(name, title, _with_page_colours(svg.decode()), files, alternative)
 
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
@@ -107,6 +118,10 @@ def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
 def _with_page_colours(svg: str) -> str:
     """The ``<svg>`` element alone, in CSS colours, without the groups' ids: all figures have the same."""
     element = re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])
+    return re.sub(r'style="[^"]*"', lambda match: _with_variables(match[0]), element)
+
+
+def _with_variables(style: str) -> str:
     for name, colour in PALETTE.items():
-        element = element.replace(f": {colour}", f": var(--{name})")
-    return element
+        style = style.replace(f": {colour}", f": var(--{name})")
+    return style

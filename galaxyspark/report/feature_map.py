@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 
-from galaxyspark.report.drawing import class_colour
+from galaxyspark.report.drawing import MOST_IN_LEGEND, NUM_COLOURS, class_colour
 from galaxyspark.report.galaxies import JudgedGalaxies
 
 MOST_GALAXIES = 3_000
@@ -21,6 +21,7 @@ MOST_GALAXIES = 3_000
 _LEAST_GALAXIES = 5
 _COMPONENTS = 50
 _PERPLEXITY = 30
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star", "hexagon")
 
 
 def choose_for_map(galaxies: JudgedGalaxies, seed: int) -> NDArray[np.int64]:
@@ -52,9 +53,9 @@ def place(features: NDArray[np.float32], seed: int) -> NDArray[np.float64] | Non
 
     Returns:
         Shape (galaxies, 2), without a unit: near is alike, distances between groups mean nothing. None for fewer than
-        five galaxies, which make no map.
+        five galaxies, or features that are all the same, which make no map.
     """
-    if len(features) < _LEAST_GALAXIES:
+    if len(features) < _LEAST_GALAXIES or not np.isfinite(features).all() or not np.ptp(features, axis=0).any():
         return None
     scaled = StandardScaler().fit_transform(features.astype(np.float64))
     components = PCA(min(_COMPONENTS, *scaled.shape), random_state=seed).fit_transform(scaled)
@@ -72,7 +73,8 @@ def interactive_map(
     truth, right = galaxies.truth[positions], galaxies.right[positions]
     for each, name in enumerate(galaxies.classes):
         has_dots = bool((right & (truth == each)).any())
-        for symbol, size, inside in (("circle", 6, right), ("x", 9, ~right)):
+        dot = _SYMBOLS[each // NUM_COLOURS % len(_SYMBOLS)]
+        for symbol, size, inside in ((dot, 6, right), ("x", 9, ~right)):
             chosen = np.flatnonzero(inside & (truth == each))
             figure.add_trace(
                 go.Scatter(
@@ -81,7 +83,7 @@ def interactive_map(
                     customdata=galaxies.ids[positions][chosen].tolist(),
                     name=_literally(name),
                     legendgroup=str(each),
-                    showlegend=symbol == "circle" or not has_dots,
+                    showlegend=len(galaxies.classes) <= MOST_IN_LEGEND and (symbol == dot or not has_dots),
                     mode="markers",
                     hoverinfo="none",
                     marker={"color": class_colour(each), "symbol": symbol, "size": size, "opacity": 0.85},

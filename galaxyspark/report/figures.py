@@ -13,12 +13,22 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from galaxyspark.report.drawing import PALETTE, Drawing, class_colour, finish, style
+from galaxyspark.report.drawing import (
+    MOST_IN_LEGEND,
+    NUM_COLOURS,
+    PALETTE,
+    Drawing,
+    class_colour,
+    finish,
+    in_legend,
+    style,
+)
 
 _LABELLED_CLASSES = 12
 _DARK_CELL = 0.66
 _LONGEST_NAME = 20
 _SHOWN_CONFIDENCE = 0.9
+_DASHES = ("-", "--", ":", "-.")
 CLASSIFIER_COLOURS = {"cnn_mean16": class_colour(0), "svm_mean16": class_colour(1)}
 """Colours of the classifiers that are drawn together."""
 
@@ -41,7 +51,15 @@ def draw_confusion(name: str, title: str, confusion: Sequence[Sequence[int]], cl
         axes = figure.add_axes((0, 0, 1, 1))
         _fill_cells(axes, counts, shares, labelled)
         _name_classes(axes, classes, font_size=9 if labelled else 7)
-        return finish(figure, name, title)
+        return finish(figure, name, title, f"{title}. {_in_words(counts, classes)}" if labelled else "")
+
+
+def _in_words(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
+    rows = (
+        f"True class {true}: " + ", ".join(f"{count:,} as {said}" for count, said in zip(row, classes, strict=True))
+        for true, row in zip(classes, counts, strict=True)
+    )
+    return ". ".join(rows)
 
 
 def draw_loss(name: str, title: str, history: Sequence[Mapping[str, Any]], chosen_epoch: int) -> Drawing:
@@ -76,8 +94,16 @@ def draw_runs(name: str, title: str, histories: Mapping[str, Sequence[Mapping[st
         figure, axes = _curve_axes(quantity)
         for position, (run, history) in enumerate(histories.items()):
             values = {row["epoch"]: row[quantity] for row in history}
-            colour, dashes = class_colour(position), "-" if position % 2 == 0 else "--"
-            axes.plot(list(values), list(values.values()), dashes, color=colour, marker="o", markersize=3, label=run)
+            colour, dashes = class_colour(position), _DASHES[position // NUM_COLOURS % len(_DASHES)]
+            axes.plot(
+                list(values),
+                list(values.values()),
+                dashes,
+                color=colour,
+                marker="o",
+                markersize=3,
+                label=in_legend(run),
+            )
         if quantity == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         axes.legend(loc="best", fontsize=8)
@@ -172,12 +198,13 @@ def draw_map(
                     marker=marker,
                     linewidth=0.8,
                     color=class_colour(position),
-                    label=class_name if marker == "o" else None,
+                    label=in_legend(class_name) if marker == "o" else None,
                     rasterized=True,
                 )
         axes.set_axis_off()
         axes.set_aspect("equal")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=4, fontsize=8)
+        if len(classes) <= MOST_IN_LEGEND:
+            axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=4, fontsize=8)
         return finish(figure, name, title)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,13 +161,20 @@ def describe(
         described[galaxy_id] = {
             "label": galaxies.classes[galaxies.truth[position]],
             "said": [galaxies.said(position, "Network")],
-            "outlier_score": round(float(galaxies.outlier_scores[position]), 2),
+            "outlier_score": round(score, 2)
+            if math.isfinite(score := float(galaxies.outlier_scores[position]))
+            else None,
             **pictures.get(galaxy_id, {"picture": "", "views": "", "votes": None}),
         }
         if galaxies.votes is not None and galaxies.true_votes is not None:
-            described[galaxy_id]["votes"] = galaxies.true_votes[position].round(3).tolist()
-            described[galaxy_id]["network_votes"] = galaxies.votes[position].round(3).tolist()
+            described[galaxy_id]["votes"] = _rounded(galaxies.true_votes[position])
+            described[galaxy_id]["network_votes"] = _rounded(galaxies.votes[position])
     return described
+
+
+def _rounded(shares: NDArray[np.float32]) -> list[float]:
+    """Shares as JSON has them in few letters; rounded in float32 they would have 17 digits."""
+    return shares.astype(np.float64).round(3).tolist()
 
 
 def read_pictures(

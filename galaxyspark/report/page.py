@@ -82,8 +82,8 @@ def write_report(job: ReportJob) -> dict[str, Any]:
 
 def collect(run: RunDirectory, published: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, Any]:
     """Everything the template needs of a run."""
-    metrics = read_metrics(run) if "classify" in published else None
-    learning = read_learning(run)
+    metrics, not_measured = _metrics(run, published)
+    learning = read_learning(run, published)
     galaxies = read_judged_galaxies(run.path("predictions.parquet"), metrics["classes"]) if metrics else None
     return {
         "run": run.root,
@@ -92,21 +92,32 @@ def collect(run: RunDirectory, published: Mapping[str, Mapping[str, Any]], seed:
         "trained": published.get("train", {}).get("training"),
         "outdated": outdated(run),
         "metrics": metrics,
+        "not_measured": not_measured,
         "classes": metrics["classes"] if metrics else [],
         "test": metrics["splits"]["test"] if metrics else None,
         "learning": learning,
         "confusions": draw_confusions(metrics) if metrics else [],
         "curves": draw_curves(learning),
         "confidence": draw_confidence(metrics["splits"]["test"]) if metrics else [],
-        "votes": draw_votes(metrics, galaxies) if metrics else [],
+        "votes": draw_votes(metrics, galaxies, seed) if metrics else [],
         "dreams": read_dreams(run.path("dreams")),
-        "preview": smaller(run.path("preview.png"), _PREVIEW_PX) if run.path("preview.png").is_file() else "",
+        "preview": smaller(run.path("preview.png"), _PREVIEW_PX),
         "times": stage_times(published),
         "quarantine": read_quarantine(run),
         "settings": read_settings(run, published),
         "versions": collect_versions(published),
         **collect_galaxies(run, galaxies, seed),
     }
+
+
+def _metrics(run: RunDirectory, published: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any] | None, str]:
+    """The content of metrics.json; or None, and what is to be said where an older version wrote it, or it is gone."""
+    if "classify" not in published:
+        return None, ""
+    try:
+        return read_metrics(run), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def collect_galaxies(run: RunDirectory, galaxies: JudgedGalaxies | None, seed: int) -> dict[str, Any]:
@@ -158,8 +169,9 @@ def numbers_of(parts: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "metrics": parts["metrics"],
-        "history": parts["learning"].history,
-        "stages": [dataclasses.asdict(time) | {"images_per_s": time.images_per_s} for time in parts["times"]],
+        "learning": dataclasses.asdict(parts["learning"]),
+        "objectives": parts["published"].get("train", {}).get("objectives"),
+        "stages": [dataclasses.asdict(time) for time in parts["times"]],
         "counts": {stage: manifest["counts"] for stage, manifest in parts["published"].items() if "counts" in manifest},
         "galaxies_by_class": (parts["augment"] or {}).get("galaxies_by_class"),
         "original": dataclasses.asdict(ORIGINAL) | {"accuracy": ORIGINAL.accuracy},
@@ -168,6 +180,14 @@ def numbers_of(parts: Mapping[str, Any]) -> dict[str, Any]:
         },
         "galaxies": told,
         "map": places,
+        "dreams": [
+            {"heading": heading, "name": picture.name, "told": picture.told}
+            for heading, pictures in (parts["dreams"] or {}).items()
+            for picture in pictures
+        ],
+        "quarantined_by_reason": (parts["augment"] or {}).get("quarantined_by_reason"),
+        "settings": {stage: text for stage, (_, text) in parts["settings"].items()},
+        "versions": parts["versions"],
     }
 
 
@@ -237,14 +257,14 @@ def draw_confidence(test: Mapping[str, Any]) -> list[Drawing]:
     ]
 
 
-def draw_votes(metrics: Mapping[str, Any], galaxies: JudgedGalaxies | None) -> list[Drawing]:
+def draw_votes(metrics: Mapping[str, Any], galaxies: JudgedGalaxies | None, seed: int) -> list[Drawing]:
     """The decision tree and the scatter of the votes; nothing of a network that has learned none."""
     rmse = metrics["network"]["votes_rmse"]["test"]
     if rmse is None:
         return []
     drawings = [draw_tree("votes_tree", "Error of the votes by question", rmse["by_question"])]
     if galaxies is not None and galaxies.votes is not None and galaxies.true_votes is not None:
-        chosen = choose_for_map(galaxies, seed=1)
+        chosen = choose_for_map(galaxies, seed)
         votes, true_votes = galaxies.votes[chosen], galaxies.true_votes[chosen]
         title = f"Votes of {len(chosen):,} test galaxies, network against volunteers"
         drawings.append(draw_vote_scatter("votes_scatter", title, votes, true_votes, rmse["by_question"]))

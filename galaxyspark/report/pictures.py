@@ -36,8 +36,10 @@ def contact_sheet(images: Sequence[bytes], side_px: int) -> str:
 
 
 def smaller(file: Path, width_px: int) -> str:
-    """A picture of a file (PNG, JPEG), at most ``width_px`` wide."""
-    pixels = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    """A picture of a file (PNG, JPEG), at most ``width_px`` wide; empty where it is missing or cannot be read."""
+    pixels = cv2.imread(str(file), cv2.IMREAD_COLOR) if file.is_file() else None
+    if pixels is None:
+        return ""
     height, width = pixels.shape[:2]
     if width > width_px:
         pixels = cv2.resize(pixels, (width_px, round(height * width_px / width)), interpolation=cv2.INTER_AREA)

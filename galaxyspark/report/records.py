@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import pyarrow.dataset as ds
 import yaml
 from PIL import Image
 
-from galaxyspark.network.progress import read_progress
+from galaxyspark.network.progress import unfinished_training
 from galaxyspark.report.original import ORIGINAL
 from galaxyspark.report.pictures import data_uri
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import STAGES
-from galaxyspark.views.augment import NUM_VIEWS
 
 QUARANTINE_ROWS = 20
 """Quarantined images that are listed."""
 
+_THROUGH_ALL_IMAGES = ("augment", "extract")
+_EXAMPLES_OF_A_REASON = 6
 _MOST_PIXELS = 64_000_000
 _PICTURE_PX = 96
 
@@ -37,19 +38,14 @@ class StageTime:
         duration_s: Seconds from reading its input to publishing; None where it is not in this run.
         rate: What it handled a second, None where that is not known.
         unit: Of what the rate counts, such as views.
+        images_per_s: Images it went through a second; None where that is not known, or it goes through them repeatedly.
     """
 
     stage: str
     duration_s: float | None
     rate: float | None = None
     unit: str = ""
-
-    @property
-    def images_per_s(self) -> float | None:
-        """Images a second, an image being 16 views where views are counted; None where nothing is known."""
-        if not self.rate:
-            return None
-        return self.rate / NUM_VIEWS if self.unit == "views" else self.rate
+    images_per_s: float | None = None
 
     @property
     def original(self) -> str:
@@ -89,12 +85,12 @@ class Learning:
     stopped: str = ""
 
 
-def read_learning(run: RunDirectory) -> Learning:
+def read_learning(run: RunDirectory, published: Mapping[str, Mapping[str, Any]]) -> Learning:
     """By history.jsonl; where no training has ended yet, by the newest checkpoint's progress."""
     file = run.path("history.jsonl")
     if file.is_file():
         history, stopped = [json.loads(line) for line in file.read_text().splitlines()], ""
-    elif found := read_progress(run.path("checkpoints")):
+    elif found := unfinished_training(run.path("checkpoints"), published.get("augment", {}).get("id")):
         history, stopped = found[0].history, found[0].where
     else:
         return Learning([])
@@ -103,31 +99,38 @@ def read_learning(run: RunDirectory) -> Learning:
 
 def stage_times(published: Mapping[str, Mapping[str, Any]]) -> list[StageTime]:
     """Duration and rate of every stage but the report, as far as the manifests tell."""
-    return [_stage_time(stage, published.get(stage)) for stage in STAGES if stage != "report"]
+    num_galaxies = published.get("augment", {}).get("counts", {}).get("galaxies")
+    return [_stage_time(stage, published.get(stage), num_galaxies) for stage in STAGES if stage != "report"]
 
 
-def _stage_time(stage: str, manifest: Mapping[str, Any] | None) -> StageTime:
+def _stage_time(stage: str, manifest: Mapping[str, Any] | None, num_galaxies: int | None) -> StageTime:
     if manifest is None:
         return StageTime(stage, None)
-    rate = manifest["rate"] or {"per_s": None, "unit": ""}
-    return StageTime(stage, manifest["duration_s"], rate["per_s"], rate["unit"])
+    rate = manifest.get("rate") or {"per_s": None, "unit": ""}
+    if rate["unit"] in ("images", "galaxies"):
+        images_per_s = rate["per_s"]
+    elif stage in _THROUGH_ALL_IMAGES and num_galaxies:
+        images_per_s = num_galaxies / manifest["duration_s"]
+    else:
+        images_per_s = None
+    return StageTime(stage, manifest["duration_s"], rate["per_s"], rate["unit"], images_per_s)
 
 
 def read_quarantine(run: RunDirectory) -> list[Quarantined] | None:
-    """The first ``QUARANTINE_ROWS`` quarantined images by id. None without a file."""
+    """Some quarantined images, first a few of each reason, ``QUARANTINE_ROWS`` at most. None without a file."""
     directory = run.path("quarantine")
     if not directory.is_dir():
         return None
     table = ds.dataset(directory, format="parquet").to_table(columns=["galaxy_id", "path", "reason"])
-    rows = table.sort_by("galaxy_id").slice(0, QUARANTINE_ROWS).to_pylist()
-    return [Quarantined(**row, picture=_picture(row["path"])) for row in rows]
+    rows_pdf = table.to_pandas().sort_values(["reason", "galaxy_id"])
+    rows_pdf = rows_pdf.groupby("reason").head(_EXAMPLES_OF_A_REASON).head(QUARANTINE_ROWS)
+    return [Quarantined(**row, picture=_picture(row["path"])) for row in rows_pdf.to_dict("records")]
 
 
 def _picture(path: str) -> str:
     """What can be seen of an image on this machine's disks, as far as it is one that a browser shows."""
-    url = urlparse(path)
-    file = Path(unquote(url.path))
-    if url.scheme not in ("", "file") or not file.is_file():
+    file = Path(re.sub("^file:/+", "/", path))  # Spark does not quote what stands behind it
+    if not file.is_file():
         return ""
     try:
         with Image.open(file, formats=("JPEG", "PNG")) as image:
@@ -137,14 +140,15 @@ def _picture(path: str) -> str:
             image.thumbnail((_PICTURE_PX, _PICTURE_PX))
             content = io.BytesIO()
             image.convert("RGB").save(content, "JPEG", quality=80)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for broken images
+    except Exception:  # Pillow has many for broken images, and these are such
         return ""
     return data_uri(content.getvalue())
 
 
 def read_settings(run: RunDirectory, stages: Iterable[str]) -> dict[str, tuple[int, str]]:
     """Seed and whole text of the settings file of each stage."""
-    texts = {stage: (run.path("settings") / f"{stage}.yaml").read_text() for stage in stages}
+    files = {stage: run.path("settings") / f"{stage}.yaml" for stage in stages}
+    texts = {stage: file.read_text() for stage, file in files.items() if file.is_file()}
     return {stage: (yaml.safe_load(text)["seed"], text) for stage, text in texts.items()}
 
 
@@ -152,7 +156,7 @@ def collect_versions(published: Mapping[str, Mapping[str, Any]]) -> dict[str, li
     """Every version by package: more than one where stages ran with different ones."""
     versions: dict[str, list[str]] = {}
     for manifest in published.values():
-        for package, version in manifest["versions"].items():
+        for package, version in manifest.get("versions", {}).items():
             versions.setdefault(package, [])
             if version not in versions[package]:
                 versions[package].append(version)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from galaxyspark.dream.goals import DreamNetwork
 from galaxyspark.network.card import ModelCard
 from galaxyspark.network.model import objective_of, save_model
-from galaxyspark.network.networks import ARCHITECTURES, build_network
+from galaxyspark.network.networks import ARCHITECTURES, build_network, to_input
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import AugmentJob, TrainJob
 from galaxyspark.views.augment import ViewRecipe
@@ -24,7 +24,7 @@ from galaxyspark.views.decode import encode_jpeg
 
 CLASSES = ("round", "with/out <b>arms</b>", "with/out <i>arms</i>")
 SIZE_PX = 64
-NUM_GALAXIES = 12
+NUM_GALAXIES = 24
 
 
 def make_card(network: str = "resnet18", objective: str = "classes") -> ModelCard:
@@ -43,10 +43,15 @@ def make_card(network: str = "resnet18", objective: str = "classes") -> ModelCar
 
 
 def random_state(card: ModelCard) -> dict[str, torch.Tensor]:
-    """Random weights, the last layer's large enough to tell pictures apart."""
+    """Random weights, with batch statistics of some galaxies, without which deep layers would not tell them apart."""
     torch.manual_seed(3)
     network = build_network(card.network, objective_of(card).num_outputs)
-    torch.nn.init.normal_(network.get_submodule(ARCHITECTURES[card.network].last_layers[0]).weight, std=0.3)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    galaxies = torch.from_numpy(np.stack([galaxy(number) for number in range(NUM_GALAXIES)]))
+    with torch.no_grad():
+        network.train()(to_input(galaxies, card.pixel_mean, card.pixel_std))
     return network.state_dict()
 
 

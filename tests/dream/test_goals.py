@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from scipy.special import logit, softmax
 from torch import Tensor
 
-from galaxyspark.dream.ascent import Picture, ascend, to_pixels
+from galaxyspark.dream.ascent import Goal, Picture, ascend, to_pixels
 from galaxyspark.dream.goals import LAYERS, DreamNetwork, class_goal, guided_goal, layer_goal, log_odds
 from galaxyspark.errors import UserError
 from galaxyspark.network.networks import ARCHITECTURES
 from galaxyspark.settings import DreamSettings
 
-FEW = DreamSettings(octaves=2, dream_steps=4, jitter_px=2)
+# Random networks follow their gradient for small steps only, and a shift by a pixel is much to them.
+FEW = DreamSettings(octaves=2, dream_steps=8, step_size=0.3, jitter_px=0)
 MIDDLE = {
     "googlenet": "inception4a",
     "resnet18": "layer2.1",
@@ -62,28 +63,38 @@ def test_every_network_has_layers_with_maps(name: str, make_network: MakeNetwork
 
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
-def test_every_goal_grows(
+def test_a_layers_goals_grow(
     name: str, make_network: MakeNetwork, galaxy_picture: Picture, other_picture: Picture
 ) -> None:
     network = make_network(name)
-    for goal in (
-        layer_goal(network, MIDDLE[name]),
-        guided_goal(network, MIDDLE[name], other_picture),
-        class_goal(network, network.card.classes[1]),
-    ):
-        dream = ascend(galaxy_picture, goal, FEW, seed=1)
-        assert dream.after > dream.before
-        assert dream.before == pytest.approx(goal(to_pixels(galaxy_picture)).item())
-        assert dream.after == pytest.approx(goal(to_pixels(dream.picture)).item())
+    check_growth(layer_goal(network, MIDDLE[name]), galaxy_picture)
+    check_growth(guided_goal(network, MIDDLE[name], other_picture), galaxy_picture)
 
 
-def test_a_layers_response_is_half_its_mean_square(make_network: MakeNetwork, galaxy_picture: Picture) -> None:
+@pytest.mark.parametrize("name", ["googlenet", "resnet18", "convnext_tiny"])
+def test_a_classs_goal_grows(name: str, make_network: MakeNetwork, galaxy_picture: Picture) -> None:
+    network = make_network(name)
+    for of_class in network.card.classes:
+        check_growth(class_goal(network, of_class), galaxy_picture)
+
+
+def check_growth(goal: Goal, start: Picture) -> None:
+    dream = ascend(start, goal, FEW, seed=1)
+    assert dream.after > dream.before
+    assert dream.before == pytest.approx(goal(to_pixels(start)).item())
+    assert dream.after == pytest.approx(goal(to_pixels(dream.picture)).item())
+
+
+@torch.no_grad()
+def test_a_layers_response_is_half_its_variance(make_network: MakeNetwork, galaxy_picture: Picture) -> None:
     network, pixels = make_network(), to_pixels(galaxy_picture)
-    expected = np.square(hooked(network, pixels)["layer3.0"].numpy(), dtype=np.float64).mean() / 2
+    channels = hooked(network, pixels)["layer3.0"][0].flatten(1).double().numpy()
+    expected = np.mean([np.var(places) for places in channels]) / 2
     assert layer_goal(network, "layer3.0")(pixels).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["classes", "votes"])
+@torch.no_grad()
 def test_a_classs_response_is_the_log_odds_of_its_probability(
     objective: str, make_network: MakeNetwork, galaxy_picture: Picture
 ) -> None:
@@ -116,7 +127,7 @@ def test_log_odds_are_exact_and_have_a_gradient_where_the_network_is_sure() -> N
     of_torch = torch.tensor(logits, dtype=torch.float32, requires_grad=True)
     found = log_odds(of_torch.softmax(dim=1))
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.detach().numpy()[0], logit(probabilities[0]), rtol=1e-5)
+    np.testing.assert_allclose(found.detach().numpy()[0], logit(probabilities[0]), atol=1e-5)
     found[1, 0].backward()
     assert of_torch.grad is not None
     assert of_torch.grad[1, 0].item() == pytest.approx(1)
@@ -125,23 +136,28 @@ def test_log_odds_are_exact_and_have_a_gradient_where_the_network_is_sure() -> N
 def test_a_guided_dream_is_more_like_its_guide(
     make_network: MakeNetwork, galaxy_picture: Picture, other_picture: Picture
 ) -> None:
+    """By the angles of its activations to the guide's nearest ones, seen from the guide's mean."""
     network, layer = make_network(), "layer2.1"
     goals = {"guided": guided_goal(network, layer, other_picture), "unguided": layer_goal(network, layer)}
     pictures = {name: ascend(galaxy_picture, goal, FEW, seed=1).picture for name, goal in goals.items()}
-    wanted = directions(network, layer, other_picture)
+    of_guide = places(network, layer, other_picture)
+    mean = of_guide.mean(axis=0)
     likeness = {
-        name: float((directions(network, layer, picture) @ wanted.T).max(axis=1).mean())
+        name: float((directions(places(network, layer, picture) - mean) @ directions(of_guide - mean).T).max(1).mean())
         for name, picture in (pictures | {"start": galaxy_picture}).items()
     }
-    assert likeness["guided"] > likeness["unguided"]
+    assert likeness["guided"] > likeness["unguided"] + 0.05
     assert likeness["guided"] > likeness["start"]
 
 
 @torch.no_grad()
-def directions(network: DreamNetwork, layer: str, picture: Picture) -> NDArray[np.float32]:
-    """A row of length 1 for each place of the layer's map."""
-    places = network.activations(to_pixels(picture), layer)[0].flatten(1).T.numpy()
-    return places / np.linalg.norm(places, axis=1, keepdims=True)
+def places(network: DreamNetwork, layer: str, picture: Picture) -> NDArray[np.float32]:
+    """The activations at every place of the layer's map, shape (places, channels)."""
+    return network.activations(to_pixels(picture), layer)[0].flatten(1).T.numpy()
+
+
+def directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def test_an_unknown_layer_or_class_is_named_with_those_there_are(

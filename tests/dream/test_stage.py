@@ -25,7 +25,7 @@ from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import DreamJob, DreamSettings
 from galaxyspark.views.augment import ViewRecipe
 
-FEW = DreamSettings(dream_size_px=64, octaves=1, dream_steps=1)
+FEW = DreamSettings(dream_size_px=64, octaves=1, dream_steps=3, jitter_px=1)
 CLASSES = ("round", "with/out <b>arms</b>", "with/out <i>arms</i>")
 CLASS_FILES = ("round", "with_out_b_arms_b_", "with_out_i_arms_i_")
 

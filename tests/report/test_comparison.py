@@ -74,6 +74,25 @@ def test_runs_of_other_classes_are_refused(runs: tuple[Path, Path], tmp_path: Pa
     assert not (tmp_path / "page.html").exists()
 
 
+def test_ids_of_other_classes_are_pointed_out(page: Path) -> None:
+    """Galaxies 6 to 9 are smooth in the first run and featured in the second."""
+    assert "4 more ids are in all runs with another true class" in page.read_text()
+
+
+@pytest.mark.parametrize("output", ["numbers.json", "page", "a directory.html"])
+def test_only_a_page_is_written(runs: tuple[Path, Path], tmp_path: Path, output: str) -> None:
+    (tmp_path / "a directory.html").mkdir()
+    with pytest.raises(UserError, match="ends with .html"):
+        write_comparison(CompareJob(runs=runs, output=tmp_path / output))
+    assert [path.name for path in tmp_path.iterdir()] == ["a directory.html"]
+
+
+def test_wrong_classes_are_marked(page: Path) -> None:
+    """Galaxy 5 is smooth: right in the first run, wrong in the second."""
+    section = page.read_text().partition('<section id="differ">')[2].partition("</section>")[0]
+    assert section.count('<span class="wrong">') == 1
+
+
 def test_unmeasured_run_is_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="classify"):
         write_comparison(CompareJob(runs=(runs[0], tmp_path), output=tmp_path / "page.html"))
@@ -83,4 +102,4 @@ def test_names_tell_runs_apart() -> None:
     assert unlike_names([Path("/data/a/run"), Path("/data/b/run")]) == ["a/run", "b/run"]
     assert unlike_names([Path("/data/a"), Path("/data/b")]) == ["a", "b"]
     with pytest.raises(UserError, match="twice"):
-        unlike_names([Path("/data/a"), Path("/data/a")])
+        unlike_names([Path("/data/a"), Path("/data/b/../a")])

@@ -20,6 +20,14 @@ from tests.report.handmade import SCRIPT, galaxy_id_of, make_run
 THEMES = ("light", "dark")
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
+INK_ON_PAPER = """
+[...document.querySelectorAll("p, td, th, h2, h3, small, figcaption, summary, b, button span")].map(element => {
+  let below = element;
+  while (below && getComputedStyle(below).backgroundColor === "rgba(0, 0, 0, 0)") below = below.parentElement;
+  return [getComputedStyle(element).color, getComputedStyle(below || document.body).backgroundColor];
+})"""
+"""Of every text its colour, and that of what it stands on."""
+
 Opener = Callable[..., AbstractContextManager[Page]]
 
 
@@ -88,7 +96,7 @@ def test_numbers_on_the_page_are_those_of_the_metrics(opened: Opener, run: Path,
             )
         for name, metric in test.items():
             cells = page.locator(f"#table-test tr[data-classifier={name}] td").all_inner_texts()
-            low, high = metric["bootstrap"]["accuracy"]
+            low, high = metric["accuracy_interval"]
             assert cells[:2] == [f"{metric['accuracy']:.1%}", f"{low:.1%} – {high:.1%}"]
             assert cells[2:4] == [f"{metric['macro_f1']:.3f}", f"{metric['log_loss']:.3f}"]
 
@@ -156,11 +164,7 @@ def test_page_fits_and_can_be_read(
 ) -> None:
     with opened(request.getfixturevalue(which), theme, size) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-        colours = page.evaluate(
-            "[...document.querySelectorAll('p, td, th, h2, h3, small, figcaption, button span')].map(element => "
-            "[getComputedStyle(element).color, getComputedStyle(document.body).backgroundColor])"
-        )
-        for ink, paper in {tuple(pair) for pair in colours}:
+        for ink, paper in {tuple(pair) for pair in page.evaluate(INK_ON_PAPER)}:
             assert contrast(ink, paper) >= 4.5, (ink, paper)  # WCAG 2.1, level AA
         page.screenshot(path=tmp_path / f"{which}-{theme}.png", full_page=True)
 
@@ -186,9 +190,15 @@ def test_theme_reaches_the_map(opened: Opener, report: Path) -> None:
     assert len(inks) == 2
 
 
-def test_page_can_be_printed(opened: Opener, report: Path) -> None:
-    with opened(report) as page:
-        assert page.pdf().startswith(b"%PDF")
+def test_on_paper_all_is_shown_in_the_light_theme(opened: Opener, report: Path) -> None:
+    with opened(report, "dark") as page:
+        assert not page.locator("#settings pre").first.is_visible()
+        page.emulate_media(media="print")
+        assert page.locator("#settings pre").first.is_visible()
+        assert not page.locator("nav").is_visible()
+        page.locator("#map-plot .legendtext").first.wait_for()
+        ink = page.locator("#map-plot .legendtext").first.evaluate("text => getComputedStyle(text).fill")
+        assert contrast(ink, "rgb(255, 255, 255)") >= 4.5
 
 
 def test_comparison_opens_a_galaxy_on_which_runs_differ(opened: Opener, comparison: Path) -> None:

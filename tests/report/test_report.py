@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -138,7 +139,7 @@ def test_table_shows_metrics(finished_run: Path, reader: PageReader, split: str)
     rows = {row[0]: row[1:] for row in reader.cells[f"table-{split}"][2:]}
     assert len(rows) == len(metrics)
     for name, title in CLASSIFIERS.items():
-        low, high = metrics[name]["bootstrap"]["accuracy"]
+        low, high = metrics[name]["accuracy_interval"]
         recalls = ["–" if recall is None else f"{recall:.1%}" for recall in metrics[name]["recall"].values()]
         expected = [
             f"{metrics[name]['accuracy']:.1%}",
@@ -286,10 +287,25 @@ def test_quarantined_images_are_shown_as_far_as_they_can_be(tmp_path: Path) -> N
     (tmp_path / "cut off.jpg").write_bytes((tmp_path / "a cmyk #1.jpg").read_bytes()[:100])
     (tmp_path / "quarantine" / "part-0.parquet").unlink()
     (tmp_path / "quarantine").rmdir()
-    paths = [tmp_path / "a cmyk #1.jpg", tmp_path / "cut off.jpg", tmp_path / "gone.jpg"]
-    rows = [{"galaxy_id": str(number), "path": path.as_uri(), "reason": "why"} for number, path in enumerate(paths)]
+    names = ["a cmyk #1.jpg", "cut off.jpg", "gone.jpg", "%20.jpg"]
+    Image.new("L", (30, 20)).save(tmp_path / "%20.jpg")
+    rows = [
+        {"galaxy_id": str(number), "path": f"file:{tmp_path / name}", "reason": "why"}  # as Spark writes it
+        for number, name in enumerate(names)
+    ]
     write_rows(tmp_path / "quarantine", rows)
-    assert [row[0] for row in PageReader(report_html(tmp_path)).cells["table-quarantine"][1:]] == ["", "none", "none"]
+    shown = [row[0] for row in PageReader(report_html(tmp_path)).cells["table-quarantine"][1:]]
+    assert shown == ["", "none", "none", ""]
+
+
+def test_every_reason_of_the_quarantine_has_its_examples(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    (tmp_path / "quarantine" / "part-0.parquet").unlink()
+    (tmp_path / "quarantine").rmdir()
+    rows = [{"galaxy_id": f"{number:03d}", "path": "p", "reason": "left out"} for number in range(50)]
+    write_rows(tmp_path / "quarantine", [*rows, {"galaxy_id": "999", "path": "p", "reason": "truncated image"}])
+    shown = PageReader(report_html(tmp_path)).cells["table-quarantine"][1:]
+    assert [row[1:3] for row in shown] == [[f"{n:03d}", "left out"] for n in range(6)] + [["999", "truncated image"]]
 
 
 def test_times_and_rates(reader: PageReader) -> None:
@@ -297,8 +313,8 @@ def test_times_and_rates(reader: PageReader) -> None:
     assert rows == {
         "simulate": ["10.0 s", "10 galaxies/s", "10", "0.1", "–"],
         "augment": ["1 min 4 s", "6 views/s", "0.375", "2.67", "–"],
-        "train": ["1 h 6 min", "57.9 views/s", "3.62", "0.276", "10.5 h"],
-        "extract": ["8.0 s", "300 views/s", "18.8", "0.0533", "about 1 h, with classify"],
+        "train": ["1 h 6 min", "57.9 views/s", "–", "–", "10.5 h"],
+        "extract": ["8.0 s", "300 views/s", "3", "0.333", "about 1 h, with classify"],
         "classify": ["2.5 s", "–", "–", "–", "about 1 h, with extract"],
         "predict": ["20.0 s", "0.25 images/s", "0.25", "4", "12 s an image"],
     } | {"dream": ["not in this run", "–"]}
@@ -390,11 +406,11 @@ def test_one_epoch_empty_quarantine_and_outdated_stage(tmp_path: Path) -> None:
 
 def test_many_classes(tmp_path: Path) -> None:
     classes = [f"class {position}" for position in range(50)]
-    write_manifests(tmp_path, classes)
-    (tmp_path / "manifests" / "augment.json").unlink()
-    write_metrics(tmp_path, classes, np.arange(50))
-    html = report_html(tmp_path)
+    html = report_html(make_run(tmp_path, classes))
     assert len(PageReader(html).cells["table-test"][1]) == 50
+    assert (
+        html.count('"symbol":"circle"') <= html.count('"symbol": "circle"') + 7
+    )  # colours come again with other symbols
     assert len(html) < 7_000_000
     assert "Another data set" not in html  # the original pipeline's, which had other classes
 
@@ -438,6 +454,47 @@ def test_a_trained_run_without_an_svm_yet_shows_its_validation(tmp_path: Path) -
     text = PageReader(report_html(tmp_path)).section_text["accuracy"]
     assert "Not measured yet" in text
     assert "right on 84.3% of 1,234 validation galaxies, by view 0 (epoch 2" in text
+
+
+def test_progress_of_other_views_or_of_an_ended_training_is_none(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    (tmp_path / "history.jsonl").unlink()
+    for progress in (Progress("id of augment", True, 27, 9, 27, []), Progress("others", False, 27, 9, 270, [])):
+        write_progress(tmp_path / "checkpoints", progress)
+        assert "Training has not ended" not in PageReader(report_html(tmp_path)).section_text["learning"]
+
+
+def test_what_an_older_version_wrote_or_what_is_gone_leaves_the_rest(tmp_path: Path) -> None:
+    metrics = make_run(tmp_path) / "metrics.json"
+    metrics.write_text('{"splits": {"test": {"svm_mean16": {}}}}')
+    (tmp_path / "settings" / "train.yaml").unlink()
+    (tmp_path / "preview.png").write_text("no picture")
+    manifest = tmp_path / "manifests" / "extract.json"
+    content = {
+        name: value for name, value in json.loads(manifest.read_text()).items() if name not in ("rate", "versions")
+    }
+    manifest.write_text(json.dumps(content))
+    reader = PageReader(report_html(tmp_path))
+    assert "of an older version" in reader.section_text["accuracy"]
+    assert "Missing: preview.png" in reader.section_text["views"]
+    assert "25 images in" in reader.section_text["counts"]
+    metrics.unlink()
+    assert "metrics.json: is missing" in PageReader(report_html(tmp_path)).section_text["accuracy"]
+
+
+def test_features_that_are_all_the_same_make_no_map(tmp_path: Path) -> None:
+    file = make_run(tmp_path) / "features" / "part-0.parquet"
+    table = pq.read_table(file)
+    same = pa.array([[1.0] * 8] * len(table), table["features"].type)
+    pq.write_table(table.set_column(table.schema.get_field_index("features"), "features", same), file)
+    assert "Missing: " in PageReader(report_html(tmp_path)).section_text["map"]
+
+
+def test_names_that_matplotlib_would_hide_or_that_look_like_colours(tmp_path: Path) -> None:
+    classes = ["_hidden", "b: #1c2128"]
+    html = report_html(make_run(tmp_path, classes))
+    assert "b: #1c2128" in PageReader(html).svg_text[0]
+    assert " _hidden" in (tmp_path / "report" / "map.svg").read_text()
 
 
 def test_an_empty_run_is_refused(tmp_path: Path) -> None:

@@ -74,15 +74,11 @@ for (const button of document.querySelectorAll("button[data-galaxy]")) {
 
 function drawMap() {
   const plot = document.getElementById("map-plot"), tip = document.getElementById("map-tip");
-  const colours = () => {
-    const style = getComputedStyle(document.documentElement);
-    return {"font.color": style.getPropertyValue("--ink").trim()};
-  };
+  // On a touch screen a finger that moves over the map moves the page.
+  if (matchMedia("(pointer: coarse)").matches) facts.map.layout.dragmode = false;
   Plotly.newPlot(plot, facts.map.data, facts.map.layout, {
-    responsive: true, displaylogo: false, scrollZoom: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"],
+    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"],
   });
-  Plotly.relayout(plot, colours());
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => Plotly.relayout(plot, colours()));
   plot.on("plotly_hover", ({points: [point], event}) => {
     const galaxy = facts.galaxies[point.customdata], [image, text] = tip.children;
     image.hidden = !galaxy.picture;

@@ -55,7 +55,12 @@ def read_progress(checkpoints: Path) -> tuple[Progress, float] | None:
 
 
 def unfinished_training(checkpoints: Path, views: str | None) -> tuple[Progress, float] | None:
-    """As ``read_progress``, where training would go on from it: it has not ended, and was on these views (their manifest's id)."""
+    """As ``read_progress``, of a training that has not ended, on views that are still there.
+
+    Args:
+        checkpoints: Their directory.
+        views: The id of the manifest of ``augment``; None where there is none.
+    """
     found = read_progress(checkpoints)
     return found if found and not found[0].finished and found[0].views == views else None
 

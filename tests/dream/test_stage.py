@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from galaxyspark.dream.ascent import Picture
-from galaxyspark.dream.galaxies import JudgedGalaxy, read_picture, right_and_wrong
+from galaxyspark.dream.galaxies import JudgedGalaxy, galaxy_to_change, read_picture, right_and_wrong
 from galaxyspark.dream.goals import LAYERS
 from galaxyspark.dream.sheets import safe_names
 from galaxyspark.dream.single import asks_for_one, dream_one
@@ -208,6 +208,15 @@ def test_galaxies_are_of_every_class_and_half_of_them_wrong() -> None:
     assert chosen == ["a0", "b1", "a1", "a2", "a3", "a wrong", "b3", "b2"]
     assert Counter(galaxy.is_right for galaxy in right_and_wrong(galaxies * 2, 8)) == {True: 4, False: 4}
     assert [galaxy.galaxy_id for galaxy in right_and_wrong(galaxies[:2], 8)] == ["a0", "a1"]
+
+
+def test_the_galaxy_to_change_is_the_surest_right_one_of_no_rare_class() -> None:
+    right = [judged(f"a{n}", "a", "a", 0.5 + n / 100) for n in range(5)] + [judged("b", "b", "b", 0.8)]
+    wrong = [judged(f"b{n}", "b", "a", 0.9) for n in range(5)]
+    rare = [judged("c", "c", "c", 0.99)]
+    assert galaxy_to_change(right + wrong + rare).galaxy_id == "b"
+    assert galaxy_to_change(wrong + rare).galaxy_id == "b4"
+    assert galaxy_to_change(rare).galaxy_id == "c"
 
 
 def test_names_are_safe_and_told_apart() -> None:

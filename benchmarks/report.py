@@ -1,8 +1,9 @@
 """The report of a large test split: how large its page is, how long it takes to write, and to open in a browser.
 
 Galaxies are simulated and augmented for real, nearly all of them test galaxies; features, votes and probabilities are
-made up, since what they say makes no difference to the page's size. There are no dreams, which are some 0.3 MB. The page
-is opened from disk by headless Chromium, each time by a new one; it is open when the map stands and all has been loaded.
+made up, since what they say makes no difference to the page's size. There are no dreams, which are some 0.3 MB. The
+page is opened from disk by headless Chromium, each time by a new one; it is open when the map stands and everything has
+been loaded.
 """
 
 from __future__ import annotations

@@ -161,5 +161,8 @@ def class_table(galaxies: Mapping[str, Mapping[str, int]], shares: Mapping[str, 
 
 
 def format_rate(rate: dict[str, Any] | None) -> str:
-    """A manifest's rate, such as ``3,100 views/s``; empty where a stage has none."""
-    return f"{rate['per_s']:,.0f} {rate['unit']}/s" if rate else ""
+    """A manifest's rate, such as ``3,100 views/s`` or ``0.19 pictures/s``; empty where a stage has none."""
+    if not rate:
+        return ""
+    per_s = rate["per_s"]
+    return f"{per_s:,.0f} {rate['unit']}/s" if per_s >= 1 else f"{per_s:.2g} {rate['unit']}/s"

@@ -119,6 +119,8 @@ def _add_dreams(album: Album, network: DreamNetwork, starts: Sequence[Start], jo
         "layer": {layer: layer_goal(network, layer) for layer in spread(network.layers, NUM_LAYERS)},
         "class": {name: class_goal(network, name) for name in network.card.classes},
     }
+    for start in starts:
+        album.add(f"start-{start.name}", start.picture, kind="start", start=start.name, galaxy_id=start.galaxy_id)
     num_pictures = len(starts) * sum(map(len, goals.values()))
     with tqdm(desc="dream", unit="picture", total=num_pictures, mininterval=1.0) as bar:
         for kind, of_kind in goals.items():

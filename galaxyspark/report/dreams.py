@@ -10,7 +10,7 @@ from typing import Any
 
 from galaxyspark.report.pictures import smaller
 
-_PICTURE_PX = {"layer": 200, "class": 200, "attention": 400}
+_PICTURE_PX = {"start": 200, "layer": 200, "class": 200, "attention": 400}
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,15 @@ def read_dreams(dreams: Path) -> dict[str, list[DreamPicture]] | None:
     if not index.is_file():
         return None
     pictures: dict[str, list[DreamPicture]] = {}
+    starts: dict[str, DreamPicture] = {}
     for record in json.loads(index.read_text()):
         image = smaller(dreams / record["file"], _PICTURE_PX[record["kind"]])
         picture = DreamPicture(*_caption(record), image, is_pair=record["kind"] == "attention")
-        pictures.setdefault(_heading(record), []).append(picture)
+        if record["kind"] == "start":
+            starts[record["start"]] = picture
+        else:
+            before = [starts[record["start"]]] if record.get("start") in starts else []
+            pictures.setdefault(_heading(record), before).append(picture)
     return pictures
 
 
@@ -53,6 +58,8 @@ def _heading(record: Mapping[str, Any]) -> str:
 
 
 def _caption(record: Mapping[str, Any]) -> tuple[str, str]:
+    if record["kind"] == "start":
+        return "the beginning", "noise" if record["start"] == "noise" else str(record["galaxy_id"])
     if record["kind"] != "attention":
         return record[record["kind"]], f"{record['before']:.3g} before, {record['after']:.3g} after"
     verdict = "right" if record["predicted_class"] == record["true_class"] else f"wrong: it is {record['true_class']}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -53,6 +53,15 @@ def random_state(card: ModelCard) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         network.train()(to_input(galaxies, card.pixel_mean, card.pixel_std))
     return network.state_dict()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These pictures are so small that threads wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,8 @@ def pixels_of(file: Path) -> NDArray[np.uint8]:
 
 
 def test_every_picture_is_there_and_told_of(dreamt: Path, records: list[dict]) -> None:
-    names = [f"layer-{layer}-from-{start}" for start in ("galaxy", "noise") for layer in spread(LAYERS["resnet18"], 8)]
+    names = ["start-galaxy", "start-noise"]
+    names += [f"layer-{layer}-from-{start}" for start in ("galaxy", "noise") for layer in spread(LAYERS["resnet18"], 8)]
     names += [f"class-{name}-from-{start}" for start in ("galaxy", "noise") for name in CLASS_FILES]
     names += [f"attention-{number}" for number in range(1, 9)]
     assert [record["file"] for record in records] == [f"{name}.png" for name in names]

@@ -262,14 +262,15 @@ def test_dreams_are_shown_with_what_they_are(tmp_path: Path) -> None:
         "probability": 0.9,
     }
     records = [
+        {"file": "a.png", "kind": "start", "start": "noise", "galaxy_id": None},
         {"file": "a.png", "kind": "layer", "layer": "conv1", "start": "noise", "galaxy_id": None} | response,
         {"file": "a.png", "kind": "class", "class": SCRIPT, "start": "galaxy", "galaxy_id": "7"} | response,
         {"file": "b.png", "kind": "attention"} | judged,
     ]
     (dreams / "dreams.json").write_text(json.dumps(records))
     html = report_html(tmp_path)
-    text = PageReader(html).section_text["dreams"]
-    assert "What its layers respond to, from shallow to deep, beginning with noise" in text
+    text = " ".join(PageReader(html).section_text["dreams"].split())
+    assert "What its layers respond to, from shallow to deep, beginning with noise the beginning noise conv1" in text
     assert "conv1 0.123 before, 6.79 after" in text
     assert "What a class looks like to it, beginning with galaxy 7" in text
     assert "(Grad-CAM of conv3)" in text
@@ -277,8 +278,8 @@ def test_dreams_are_shown_with_what_they_are(tmp_path: Path) -> None:
     assert SCRIPT not in html
     section = html[html.index('<section id="dreams">') : html.index('<section id="views">')]
     images = [decoded(uri) for uri in re.findall(r'src="([^"]+)"', section)]
-    assert [image.shape for image in images] == [(64, 64, 3), (64, 64, 3), (200, 400, 3)]
-    assert [image[9, 9].tolist() for image in images] == [[0, 0, 254], [0, 0, 254], [254, 0, 0]]
+    assert [image.shape for image in images] == [(64, 64, 3)] * 3 + [(200, 400, 3)]
+    assert [image[9, 9].tolist() for image in images] == [[0, 0, 254]] * 3 + [[254, 0, 0]]
 
 
 def test_quarantined_images_are_shown_as_far_as_they_can_be(tmp_path: Path) -> None:

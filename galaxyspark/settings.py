@@ -334,6 +334,21 @@ class CompareJob(JobSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackJob(JobSettings):
+    """Pack the Python packages that executors need, for clusters whose machines do not see this checkout."""
+
+    output: Path = Path("build/environment.tar.gz")
+    """The archive to write, some 500 MB; spark.archives in a profile names it."""
+    verbose: bool = False
+    """Show all of an error."""
+
+    @property
+    def place(self) -> Path:
+        """What the job writes to."""
+        return self.output
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatusJob(RunSettings):
     """Show which stages of a run are done, from what and when, and what comes next."""
 
@@ -384,6 +399,8 @@ class PipelineJob(RunSettings):
     """Folder of images to classify at the end. Empty: the catalogue lists --images themselves."""
     ranks: Annotated[int, Field(ge=1)] = 2
     """Horovod processes that train together on this machine."""
+    profile: str = "local"
+    """Where Spark runs: local, standalone, yarn or kubernetes (conf/spark), or a Spark properties file."""
     start_at: Literal["simulate", "augment", "train", "extract", "classify", "predict", "dream", "report"] = "simulate"
     """First stage to run; the earlier ones must have been published in this run."""
     simulate: Annotated[SimulateSettings, OmitArgPrefixes] = field(default_factory=SimulateSettings)

@@ -33,6 +33,7 @@ One stage at a time:
 On a cluster (docs/cluster.md):
   --profile NAME  where Spark runs, of the pipeline and of each stage on Spark: local, standalone, yarn, kubernetes, or
                   a Spark properties file
+  cluster start|stop|status  a Spark standalone cluster on this machine, to try --profile standalone
   pack        the packages that executors need as one archive, where they do not see this checkout
 
   COMMAND --help   all flags of a command, with defaults. Settings also come from --config FILE.yaml (see conf/).
@@ -61,7 +62,8 @@ spark_job() {
   local code=()
   take_profile
   if ! asked "--help|-h|--version" && ! grep -q '^spark.master *local' "$properties"; then
-    code=(--py-files "$("$bin/python" -m galaxyspark.packing)")
+    # Horovod's ranks are processes of their own, beside the copy that Spark makes for each executor.
+    code=(--py-files "$("$bin/python" -m galaxyspark.packing)" --conf spark.executorEnv.PYTHONPATH=galaxyspark.zip)
   fi
   job "$1" "$bin/spark-submit" --properties-file "$properties" "${code[@]}"
 }
@@ -121,7 +123,7 @@ main() {
   flags=("$@")
   case $command in
     "" | -h | --help | help) usage; exit 0 ;;
-    setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | dream | report | compare | status | pack) ;;
+    setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | dream | report | compare | status | cluster | pack) ;;
     --version) ;;
     *)
       echo "submit.sh: there is no command '$command'. ./submit.sh --help lists them." >&2
@@ -139,7 +141,7 @@ main() {
     demo) exec "$bin/python" "$root/jobs/pipeline.py" --config "$root/conf/demo.yaml" --run "$root/runs/demo" "$@" ;;
     test) run_tests "$@" ;;
     bench) cd "$root" && exec "$bin/python" -m galaxyspark.quiet "$bin/python" -m benchmarks "$@" ;;
-    pipeline | classify | report | compare | status | pack) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
+    pipeline | classify | report | compare | status | cluster | pack) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
     train) train_job ;;
     dream) job dream "$bin/python" ;;
     --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;

@@ -14,10 +14,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 BUILD = PACKAGE.parent / "build"
 
-# Stages do without these on executors, where Spark itself is there already; they are nine tenths of the environment.
+# Stages do without these on executors, where Spark itself is there already; they are five sixths of the environment.
 _NOT_FOR_EXECUTORS = (
     *("torch", "torchgen", "functorch", "torchvision", "nvidia", "triton", "horovod", "captum", "tensorboard"),
     *("pyspark", "galaxyspark", "__editable__", "playwright", "duckdb", "_duckdb", "plotly", "mypy", "pip"),
+    *("sympy", "networkx", "cuda", "grpc", "kubernetes_validate"),
 )
 
 

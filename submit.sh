@@ -30,6 +30,12 @@ One stage at a time:
   compare RUN RUN ...  one page with all of them: comparison.html
   status RUN  which stages of a run are done, from what and when, and what comes next
 
+On a cluster (docs/cluster.md):
+  --profile NAME  where Spark runs, of the pipeline and of each stage on Spark: local, standalone, yarn, kubernetes, or
+                  a Spark properties file
+  cluster start|stop|status  a Spark standalone cluster on this machine, to try --profile standalone
+  pack        the packages that executors need as one archive, where they do not see this checkout
+
   COMMAND --help   all flags of a command, with defaults. Settings also come from --config FILE.yaml (see conf/).
   --version        the version of galaxyspark
 HELP
@@ -53,7 +59,33 @@ job() {
 asked() { [[ " ${flags[*]} " =~ \ ($1)\  ]]; }
 
 spark_job() {
-  job "$1" "$bin/spark-submit" --properties-file "$root/conf/spark/local.conf"
+  local code=()
+  take_profile
+  if ! asked "--help|-h|--version" && ! grep -q '^spark.master *local' "$properties"; then
+    # Horovod's ranks are processes of their own, beside the copy that Spark makes for each executor.
+    code=(--py-files "$("$bin/python" -m galaxyspark.packing)" --conf spark.executorEnv.PYTHONPATH=galaxyspark.zip)
+  fi
+  job "$1" "$bin/spark-submit" --properties-file "$properties" "${code[@]}"
+}
+
+# take_profile: takes --profile out of the flags; its file becomes $properties.
+take_profile() {
+  local profile=local kept=()
+  while [ ${#flags[@]} -gt 0 ]; do
+    case ${flags[0]} in
+      --profile=*) profile=${flags[0]#*=} ;;
+      --profile) profile=${flags[1]:-}; flags=("${flags[@]:1}") ;;
+      *) kept+=("${flags[0]}") ;;
+    esac
+    flags=("${flags[@]:1}")
+  done
+  flags=("${kept[@]}")
+  properties=$root/conf/spark/$profile.conf
+  [ -f "$properties" ] || properties=$profile
+  [ -f "$properties" ] || {
+    echo "submit.sh: --profile '$profile': there is no such file, and no $profile.conf in conf/spark." >&2
+    exit 2
+  }
 }
 
 train_job() {
@@ -91,7 +123,7 @@ main() {
   flags=("$@")
   case $command in
     "" | -h | --help | help) usage; exit 0 ;;
-    setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | dream | report | compare | status) ;;
+    setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | dream | report | compare | status | cluster | pack) ;;
     --version) ;;
     *)
       echo "submit.sh: there is no command '$command'. ./submit.sh --help lists them." >&2
@@ -109,7 +141,7 @@ main() {
     demo) exec "$bin/python" "$root/jobs/pipeline.py" --config "$root/conf/demo.yaml" --run "$root/runs/demo" "$@" ;;
     test) run_tests "$@" ;;
     bench) cd "$root" && exec "$bin/python" -m galaxyspark.quiet "$bin/python" -m benchmarks "$@" ;;
-    pipeline | classify | report | compare | status) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
+    pipeline | classify | report | compare | status | cluster | pack) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
     train) train_job ;;
     dream) job dream "$bin/python" ;;
     --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;

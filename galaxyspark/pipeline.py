@@ -15,6 +15,7 @@ from galaxyspark.settings import STAGES, PipelineJob
 from galaxyspark.summary import summary
 
 SUBMIT = Path(__file__).parent.parent / "submit.sh"
+_ON_SPARK = ("simulate", "augment", "extract", "predict")
 
 
 def run_pipeline(job: PipelineJob) -> None:
@@ -37,8 +38,8 @@ def run_pipeline(job: PipelineJob) -> None:
     start = time.perf_counter()
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage}", flush=True)
-        ranks = ["-np", str(job.ranks)] if stage == "train" else []
-        status = _run([str(SUBMIT), stage, *ranks, "--config", str(config_file)])
+        started = {"train": ["-np", str(job.ranks)], **dict.fromkeys(_ON_SPARK, ["--profile", job.profile])}
+        status = _run([str(SUBMIT), stage, *started.get(stage, []), "--config", str(config_file)])
         if status:
             raise UserError(f"stage '{stage}' ended with status {status}; what was before it stays published.", status)
     total_s = time.perf_counter() - start

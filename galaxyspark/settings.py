@@ -20,6 +20,7 @@ STAGES = ("simulate", "augment", "train", "extract", "classify", "predict", "dre
 
 _STRICT = ConfigDict(extra="forbid")
 Plane = Annotated[int, Field(ge=0)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
 Positive = Annotated[float, Field(gt=0)]
 RuntimeName = Literal["auto", "torch", "openvino"]
 Precision = Literal["bfloat16", "float32"]
@@ -335,6 +336,54 @@ class CompareJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterJob:
+    """Start or stop a Spark standalone cluster on this machine, to try --profile standalone, or show what runs."""
+
+    __pydantic_config__ = _STRICT
+
+    action: Positional[Literal["start", "stop", "status"]]
+    """What to do. start leaves what runs as it is."""
+    directory: Path = Path(__file__).parent.parent / ".cluster"
+    """For logs, pids and the executors' files."""
+    host: str = "127.0.0.1"
+    """Address to listen at. The default is heard on this machine only."""
+    port: Port = 7077
+    """The master's port."""
+    web_port: Port = 8080
+    """The port of the master's page."""
+    workers: Annotated[int, Field(ge=0, le=64)] = 2
+    """Workers beside the master; 0: they come from other machines."""
+    cores: Annotated[int, Field(ge=1)] = 1
+    """Cores of each worker."""
+    memory_mb: Annotated[int, Field(ge=512)] = 1_024
+    """Memory of each worker for executors' JVMs, in MB; at least spark.executor.memory of the profile."""
+    verbose: bool = False
+    """Show all of an error."""
+
+    @property
+    def place(self) -> Path:
+        """What the job writes to."""
+        return self.directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackJob:
+    """Pack the Python packages that executors need, for clusters whose machines do not see this checkout."""
+
+    __pydantic_config__ = _STRICT
+
+    output: Path = Path("build/environment.tar.gz")
+    """The archive to write, some 500 MB; spark.archives in a profile names it."""
+    verbose: bool = False
+    """Show all of an error."""
+
+    @property
+    def place(self) -> Path:
+        """What the job writes to."""
+        return self.output
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatusJob:
     """Show which stages of a run are done, from what and when, and what comes next."""
 
@@ -394,6 +443,8 @@ class PipelineJob(RunSettings):
     """Folder of images to classify at the end. Empty: the catalogue lists --images themselves."""
     ranks: Annotated[int, Field(ge=1)] = 2
     """Horovod processes that train together on this machine."""
+    profile: str = "local"
+    """Where Spark runs: local, standalone, yarn or kubernetes (conf/spark), or a Spark properties file."""
     start_at: Literal["simulate", "augment", "train", "extract", "classify", "predict", "dream", "report"] = "simulate"
     """First stage to run; the earlier ones must have been published in this run."""
     simulate: Annotated[SimulateSettings, OmitArgPrefixes] = field(default_factory=SimulateSettings)

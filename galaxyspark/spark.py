@@ -13,6 +13,7 @@ import pyarrow as pa  # noqa: F401  (petastorm asks that pyarrow be imported bef
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
+# What the code relies on, unless a profile says otherwise.
 _SETTINGS = {
     # Images are large: 64 of them make an Arrow batch of about a megabyte.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "64",
@@ -35,8 +36,10 @@ def start_session(name: str, verbose: bool = False) -> SparkSession:
         builder = builder.config("spark.executorEnv.PYTHONWARNINGS", "ignore")
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("WARN" if verbose else "ERROR")
+    configured = spark.sparkContext.getConf()
     for key, value in _SETTINGS.items():
-        spark.conf.set(key, value)
+        if not configured.contains(key):
+            spark.conf.set(key, value)
     atexit.register(spark.stop)  # executors of a cluster end in good order
     return spark
 

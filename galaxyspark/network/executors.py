@@ -41,7 +41,8 @@ def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
             num_proc=job.ranks,
             start_timeout=_START_TIMEOUT_S,
             use_gloo=True,
-            env=dict(os.environ),
+            # Horovod sends it in clear: no more of the driver's environment than is Horovod's own.
+            env={name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")},
             verbose=1 if job.verbose else 0,
         )
     except Exception as error:

@@ -1,0 +1,226 @@
+"""A standalone cluster: started, stopped, half killed; and the pipeline's stages on it, compared with local ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyspark
+import pytest
+
+from galaxyspark.cluster import Daemon, start, status
+from galaxyspark.errors import UserError
+from galaxyspark.run_directory import RunDirectory
+from galaxyspark.settings import ClusterJob
+from tests.dataset.digest import differences, digest
+
+ROOT = Path(__file__).parent.parent
+SPARK_HOME = Path(pyspark.__file__).parent
+GALAXIES = ["--num-galaxies", 60, "--num-unlabelled", 6]
+VIEWS = ["--view-size-px", 48, "--split-fractions", 0.6, 0.2, 0.2]
+TRAINING = ["--weights", "none", "--network", "resnet18", "--epochs", 1]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster with ports of its own.
+
+    Attributes:
+        directory: With its pids and logs.
+        port: The master's.
+        web_port: Of the master's page.
+        submit: Runs ./submit.sh.
+    """
+
+    directory: Path
+    port: int
+    web_port: int
+    submit: Callable[..., subprocess.CompletedProcess[str]]
+
+    def __call__(self, action: str, *flags: object) -> str:
+        """``./submit.sh cluster ACTION``; what it says."""
+        ports = ["--port", self.port, "--web-port", self.web_port]
+        completed = self.submit("cluster", action, "--directory", self.directory, *ports, *flags)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        return completed.stdout
+
+    def pids(self) -> dict[str, int]:
+        return {file.stem: int(file.read_text().split()[0]) for file in self.directory.glob("*.pid")}
+
+    def profile(self, *lines: str) -> Path:
+        """The profile ``standalone`` for this cluster, with further settings."""
+        text = (ROOT / "conf" / "spark" / "standalone.conf").read_text()
+        file = self.directory.with_suffix(".conf")
+        file.write_text(text.replace("127.0.0.1:7077", f"127.0.0.1:{self.port}") + "\n".join(lines) + "\n")
+        return file
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, run_submit: Callable[..., subprocess.CompletedProcess[str]]) -> Iterator[Cluster]:
+    """Not started yet; stopped in the end."""
+    cluster = Cluster(tmp_path / "a cluster", free_port(), free_port(), run_submit)
+    yield cluster
+    cluster("stop")
+
+
+def test_a_pid_file_of_another_process_is_not_taken_for_a_daemon(tmp_path: Path) -> None:
+    daemon = Daemon("master", tmp_path)
+    us = psutil.Process()
+    daemon.pid_file.write_text(f"{us.pid} {us.create_time()}")
+    assert daemon.process() == us
+    daemon.pid_file.write_text(f"{us.pid} {us.create_time() - 60}")  # of before a reboot
+    assert daemon.process() is None
+    assert not daemon.stop()
+    assert status(ClusterJob(action="status", directory=tmp_path, web_port=free_port())) == []
+
+
+def test_a_port_that_is_taken_and_memory_that_is_not_there_are_said_at_once(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        with pytest.raises(UserError, match=rf"--port {port}: cannot be had at 127.0.0.1 \(Address already in use\)"):
+            start(ClusterJob(action="start", directory=tmp_path / "cluster", port=port))
+    with pytest.raises(UserError, match=r"2 workers of 10000000 MB: more than half of this machine's"):
+        start(ClusterJob(action="start", directory=tmp_path / "cluster", memory_mb=10_000_000))
+    assert not (tmp_path / "cluster").exists()
+
+
+@pytest.mark.slow
+def test_a_cluster_is_started_mended_and_stopped(cluster: Cluster) -> None:
+    assert f"The master is spark://127.0.0.1:{cluster.port}, with 2 workers" in cluster("start")
+    pids = cluster.pids()
+    assert sorted(pids) == ["master", "worker-1", "worker-2"]
+    for pid in pids.values():
+        listening = [c.laddr.ip for c in psutil.Process(pid).net_connections() if c.status == psutil.CONN_LISTEN]
+        assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    assert "2 workers, 0 of 2 cores in use, 0 jobs" in cluster("status")
+    cluster("start")
+    assert cluster.pids() == pids
+
+    os.kill(pids["worker-2"], signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pids["worker-1"])], 0.5)
+    assert "worker-2  has ended" in cluster("status")
+    cluster("start")
+    mended = cluster.pids()
+    assert mended["worker-2"] != pids["worker-2"]
+    assert (mended["master"], mended["worker-1"]) == (pids["master"], pids["worker-1"])
+
+    assert cluster("stop") == "Stopped: worker-2, worker-1, master\n"
+    assert not any(psutil.pid_exists(pid) for pid in mended.values())
+    assert cluster("stop") == "Stopped: nothing; no cluster runs.\n"
+    assert "No cluster runs" in cluster("status")
+
+
+@pytest.fixture(scope="module")
+def local_run(tmp_path_factory: pytest.TempPathFactory, run_submit) -> Path:  # type: ignore[no-untyped-def]
+    """A run on one machine, from galaxies to features and a catalogue."""
+    run = tmp_path_factory.mktemp("local") / "a run"
+    flags = ["--run", run, *GALAXIES, *VIEWS, *TRAINING]
+    flags += ["--octaves", 1, "--dream-steps", 1, "--dream-size-px", 64]
+    completed = run_submit("pipeline", *flags)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return run
+
+
+def features(run: Path) -> pa.Table:
+    return pq.read_table(run / "features").sort_by([("galaxy_id", "ascending"), ("view", "ascending")])
+
+
+def catalogue(run: Path) -> list[str]:
+    """The catalogue as text, but for the places of the images."""
+    return (run / "catalogue.csv").read_text().replace(f"{run}", "RUN").splitlines()
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_on_a_cluster_is_that_of_one_machine(cluster: Cluster, local_run: Path, tmp_path) -> None:
+    cluster("start")
+    run = tmp_path / "on the cluster"
+    flags = ["--run", run, "--profile", cluster.profile(), *GALAXIES, *VIEWS, *TRAINING]
+    flags += ["--octaves", 1, "--dream-steps", 1, "--dream-size-px", 64]
+    completed = cluster.submit("pipeline", *flags)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert differences(digest(run), digest(local_run)) == []
+    assert [line.split(",")[0] for line in catalogue(run)] == [line.split(",")[0] for line in catalogue(local_run)]
+    # Four stages on Spark, and both workers had an executor in each.
+    for worker in ("worker-1", "worker-2"):
+        assert len(list((cluster.directory / worker).glob("app-*/*"))) == 4
+
+    by_ranks = cluster.submit(
+        *("train", "-np", 2, "--launcher", "spark", "--run", run, "--profile", cluster.profile(), *TRAINING)
+    )
+    assert by_ranks.returncode == 0, by_ranks.stdout + by_ranks.stderr
+    assert "views/s on 2 ranks" in by_ranks.stdout
+
+
+@pytest.fixture
+def bare_worker(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster whose one worker sees neither this checkout nor its virtual environment, from an empty directory."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("needs root, to hide the checkout from a worker")
+    cluster("start", "--workers", 0)
+    spark, empty = tmp_path / "spark", tmp_path / "empty"
+    spark.mkdir()
+    empty.mkdir()
+    hidden = {ROOT, Path(sys.prefix).resolve().parent}
+    script = f"mount --bind '{SPARK_HOME}' '{spark}'\n"
+    script += "".join(f"mount -t tmpfs none '{place}'\n" for place in hidden)
+    script += f"cd '{empty}'\n! ls '{sys.prefix}' || exit 1\nexec '{spark}/bin/spark-class' \"$@\""
+    worker = ["org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--webui-port", "0", "--cores", "2"]
+    worker += ["--memory", "1g", "--work-dir", str(empty), f"spark://127.0.0.1:{cluster.port}"]
+    environment = {name: os.environ[name] for name in ("HOME", "JAVA_HOME") if name in os.environ}
+    environment |= {"PATH": "/usr/bin:/bin", "SPARK_HOME": str(spark), "SPARK_LOCAL_IP": "127.0.0.1"}
+    with open(tmp_path / "worker.log", "wb") as log:
+        process = subprocess.Popen(
+            ["unshare", "--mount", "bash", "-euc", script, "worker", *worker],
+            stdout=log, stderr=subprocess.STDOUT, env=environment,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while "1 workers" not in cluster("status"):
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "worker.log").read_text()
+        yield cluster
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_worker_without_checkout_and_packages_does_its_part(bare_worker: Cluster, local_run: Path, tmp_path) -> None:
+    archive, unpacked = tmp_path / "environment.tar.gz", tmp_path / "environment"
+    packed = bare_worker.submit("pack", "--output", archive)
+    assert packed.returncode == 0, packed.stderr
+    unpacked.mkdir()
+    subprocess.run(["tar", "-xzf", archive, "-C", unpacked], check=True)
+    # Spark brings the archive and unpacks it; or it is there already, which is quicker.
+    shipped = (f"spark.archives {archive}#environment", "spark.pyspark.python ./environment/bin/python")
+    there = (f"spark.pyspark.python {unpacked}/bin/python",)
+    run = tmp_path / "a run"
+    shutil.copytree(local_run, run, symlinks=True)
+    # The last stage first: each would make those after it outdated.
+    for stage, environment in (("predict", there), ("extract", there), ("augment", shipped)):
+        both_cores = ("spark.executor.cores 2", f"spark.pyspark.driver.python {sys.executable}")
+        profile = bare_worker.profile(*both_cores, *environment)
+        flags = ["--profile", profile, "--config", run / "settings" / "pipeline.yaml", "--run", run]
+        completed = bare_worker.submit(stage, *flags)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        assert RunDirectory(run).manifest(stage)["id"] != RunDirectory(local_run).manifest(stage)["id"]
+    assert differences(digest(run), digest(local_run)) == []
+    assert features(run).equals(features(local_run))
+    assert catalogue(run) == catalogue(local_run)

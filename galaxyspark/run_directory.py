@@ -80,6 +80,8 @@ class RunDirectory:
             UserError: The stage has not been published in this run.
         """
         file = self._manifest_file(stage)
+        if not self.root.exists():
+            raise UserError(f"{self.root}: no such run.")
         if not file.is_file():
             raise UserError(
                 f"{self.root}: stage '{stage}' has not been published in this run. "

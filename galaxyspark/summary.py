@@ -76,11 +76,11 @@ def accuracy_table(metrics: Mapping[str, Any], split: str) -> list[str]:
     return lines
 
 
-def difference(metric: Mapping[str, Any], against: str = "against_svm") -> str:
-    """Of a classifier to the SVM (or as ``against`` says), and whether it is more than chance; empty where unknown."""
-    if against not in metric:
+def difference(metric: Mapping[str, Any]) -> str:
+    """Of a classifier to the SVM, and whether it is more than chance; empty where unknown."""
+    if "against_svm" not in metric:
         return ""
-    difference, p_value = metric[against]["difference"], metric[against]["p_value"]
+    difference, p_value = metric["against_svm"]["difference"], metric["against_svm"]["p_value"]
     return f"{difference:+.3f} (p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'})"
 
 

@@ -91,6 +91,9 @@ def test_a_stage_that_fails_the_first_time_is_not_published(run: RunDirectory) -
 
 
 def test_what_is_not_published_is_refused_with_what_to_run(run: RunDirectory) -> None:
+    with pytest.raises(UserError, match="no such run"):
+        run.manifest("augment")
+    run.root.mkdir(parents=True)
     with pytest.raises(UserError) as error:
         run.manifest("augment")
     assert str(run.root) in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from galaxyspark.dream.ascent import Goal, Picture, ascend
@@ -18,8 +19,12 @@ def asks_for_one(job: DreamJob) -> bool:
     return any((job.layer, job.dream_class, job.image, job.guide, job.noise))
 
 
-def dream_one(job: DreamJob) -> Path:
+def dream_one(job: DreamJob, say: Callable[[str], None] = print) -> Path:
     """Write ``RUN/dream-<layer or class>-<image or noise>.png``; what the stage has published stays as it is.
+
+    Args:
+        job: The settings.
+        say: Is told what the picture began with, and the response to it before and after.
 
     Returns:
         The file.
@@ -34,6 +39,7 @@ def dream_one(job: DreamJob) -> Path:
     goal = _goal(job, network)
     name, start = _start(job, run, network)
     dreamed = ascend(start, goal, job.dream, job.seed)
+    say(f"Beginning with {name}: response {dreamed.before:.3g} before, {dreamed.after:.3g} after.")
     parts = [job.layer or job.dream_class, name, *(["guided-by", Path(job.guide).stem] if job.guide else [])]
     file = run.path(f"dream-{'-'.join(map(safe_name, parts))}.png")
     write_atomically(file, encode_png(dreamed.picture))

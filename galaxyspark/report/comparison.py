@@ -120,6 +120,8 @@ def _check(job: CompareJob) -> None:
         raise UserError("name two runs at least: ./submit.sh compare runs/A runs/B")
     if job.output.suffix != ".html" or job.output.is_dir():
         raise UserError(f"--output {job.output}: is to be a page, a file whose name ends with .html")
+    if not job.output.absolute().parent.is_dir():
+        raise UserError(f"--output {job.output}: there is no directory {job.output.parent}.")
 
 
 def _numbers_of(run: ComparedRun) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def read_flat_settings(run: RunDirectory, stages: Mapping[str, Any]) -> dict[str
 
 
 def _as_text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:

@@ -50,7 +50,7 @@ def read_dreams(dreams: Path) -> dict[str, list[DreamPicture]] | None:
 
 def _heading(record: Mapping[str, Any]) -> str:
     if record["kind"] == "attention":
-        return f"Where it looked for the class it chose (Grad-CAM of {record['layer']})"
+        return f"Where it looked in view 0 for the class it chose by that view alone (Grad-CAM of {record['layer']})"
     start = "noise" if record["start"] == "noise" else f"galaxy {record['galaxy_id']}"
     if record["kind"] == "layer":
         return f"What its layers respond to, from shallow to deep, beginning with {start}"
@@ -63,4 +63,4 @@ def _caption(record: Mapping[str, Any]) -> tuple[str, str]:
     if record["kind"] != "attention":
         return record[record["kind"]], f"{record['before']:.3g} before, {record['after']:.3g} after"
     verdict = "right" if record["predicted_class"] == record["true_class"] else f"wrong: it is {record['true_class']}"
-    return record["galaxy_id"], f"{record['predicted_class']}, {record['probability']:.2f} ({verdict})"
+    return record["galaxy_id"], f"{record['predicted_class']}, {record['probability']:.0%} uncalibrated ({verdict})"

@@ -60,7 +60,10 @@ def place(features: NDArray[np.float32], seed: int) -> NDArray[np.float64] | Non
     scaled = StandardScaler().fit_transform(features.astype(np.float64))
     components = PCA(min(_COMPONENTS, *scaled.shape), random_state=seed).fit_transform(scaled)
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components).astype(np.float64)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
+    return PCA(2, random_state=seed).fit_transform(
+        places.astype(np.float64)
+    )  # turned so that the longest side lies flat
 
 
 def interactive_map(
@@ -89,6 +92,8 @@ def interactive_map(
                     marker={"color": class_colour(each), "symbol": symbol, "size": size, "opacity": 0.85},
                 )
             )
+    cross = {"symbol": "x", "size": 9, "color": "#7d7d7d"}
+    figure.add_trace(go.Scatter(x=[None], y=[None], name="network disagrees", mode="markers", marker=cross))
     hidden = {"visible": False}
     figure.update_layout(
         xaxis=hidden,

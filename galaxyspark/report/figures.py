@@ -28,6 +28,7 @@ _LABELLED_CLASSES = 12
 _DARK_CELL = 0.66
 _LONGEST_NAME = 20
 _SHOWN_CONFIDENCE = 0.9
+_LEAST_IN_BIN = 5
 _DASHES = ("-", "--", ":", "-.")
 CLASSIFIER_COLOURS = {"cnn_mean16": class_colour(0), "svm_mean16": class_colour(1)}
 """Colours of the classifiers that are drawn together."""
@@ -111,7 +112,7 @@ def draw_runs(name: str, title: str, histories: Mapping[str, Sequence[Mapping[st
 
 
 def draw_reliability(name: str, title: str, of_split: Mapping[str, Any], titles: Mapping[str, str]) -> Drawing:
-    """Accuracy against mean confidence of each bin; a point is as large as its share of the galaxies.
+    """Accuracy against mean confidence of each bin of five galaxies or more; a point is as large as its share of them.
 
     Args:
         name: Of the file, without its ending.
@@ -125,12 +126,12 @@ def draw_reliability(name: str, title: str, of_split: Mapping[str, Any], titles:
         )
         axes.plot((0, 1), (0, 1), "--", color=PALETTE["muted"], linewidth=1, label="what it should be")
         for classifier, colour in CLASSIFIER_COLOURS.items():
-            bins = of_split[classifier]["calibration"]["bins"]
+            bins = [each for each in of_split[classifier]["calibration"]["bins"] if each["n"] >= _LEAST_IN_BIN]
             confidence, accuracy = ([each[key] for each in bins] for key in ("confidence", "accuracy"))
             sizes = [12 + 150 * each["n"] / of_split[classifier]["n"] for each in bins]
             error = of_split[classifier]["calibration"]["expected_calibration_error"]
             axes.plot(confidence, accuracy, "-", color=colour, linewidth=1)
-            axes.scatter(confidence, accuracy, sizes, color=colour, label=f"{titles[classifier]}: off by {error:.1%}")
+            axes.scatter(confidence, accuracy, sizes, color=colour, label=f"{titles[classifier]}, error {error:.1%}")
         axes.set_xlim(_least_confidence(of_split) - 0.05, 1.03)
         axes.set_ylim(-0.03, 1.03)
         axes.legend(loc="best", fontsize=8, markerscale=0.6)

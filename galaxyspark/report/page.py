@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from galaxyspark.report.records import (
 from galaxyspark.report.vote_figures import draw_tree, draw_vote_scatter
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import ReportJob
-from galaxyspark.summary import CLASSIFIERS, NAMES, difference, read_metrics
+from galaxyspark.summary import CLASSIFIERS, NAMES, read_metrics
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PREVIEW_PX = 1_600
@@ -60,6 +60,8 @@ def write_report(job: ReportJob) -> dict[str, Any]:
     """
     run = RunDirectory(job.run)
     published = {stage: manifest for stage, manifest in run.published().items() if stage != "report"}
+    if not run.root.exists():
+        raise UserError(f"{run.root}: no such run.")
     if not published:
         raise UserError(
             f"{run.root}: nothing is published there yet. ./submit.sh pipeline --run {run.root} makes a run."
@@ -165,7 +167,7 @@ def numbers_of(parts: Mapping[str, Any]) -> dict[str, Any]:
     places = {
         galaxy_id: (x, y)
         for trace in (parts["facts"].get("map") or {"data": []})["data"]
-        for galaxy_id, x, y in zip(trace["customdata"], trace["x"], trace["y"], strict=True)
+        for galaxy_id, x, y in zip(trace.get("customdata", ()), trace["x"], trace["y"], strict=False)
     }
     return {
         "metrics": parts["metrics"],
@@ -205,8 +207,9 @@ def render(template: str, **parts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (wording.percent, wording.thousandths, wording.number, wording.duration, wording.rate, wording.date)
-    environment.filters |= {each.__name__: each for each in (*filters, difference)}
+    filters: list[Callable[..., str]] = [wording.percent, wording.points, wording.thousandths, wording.number]
+    filters += [wording.duration, wording.rate, wording.date]
+    environment.filters |= {each.__name__: each for each in filters}
     return environment.get_template(template).render(
         classifiers=CLASSIFIERS,
         names=NAMES,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 
 def percent(share: float | None) -> str:
@@ -18,6 +20,15 @@ def thousandths(value: float | None) -> str:
 def number(value: int) -> str:
     """A whole number with its thousands apart: 61,578."""
     return f"{value:,}"
+
+
+def points(metric: Mapping[str, Any], against: str = "against_svm") -> str:
+    """By how many points of a hundred a classifier is better than the SVM (or as ``against`` says), and p."""
+    if against not in metric:
+        return ""
+    difference, p_value = metric[against]["difference"], metric[against]["p_value"]
+    said = f"{100 * difference:+.1f}".replace("-", "−")
+    return f"{said} (p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'})"
 
 
 def duration(seconds: float) -> str:

@@ -146,7 +146,7 @@ def test_table_shows_metrics(finished_run: Path, reader: PageReader, split: str)
             f"{low:.1%} – {high:.1%}",
             f"{metrics[name]['macro_f1']:.3f}",
             f"{metrics[name]['log_loss']:.3f}",
-            "-0.050 (p = 0.500)" if name == "cnn_view0" else "",
+            "−5.0 (p = 0.500)" if name == "cnn_view0" else "",
         ]
         assert rows[title] == expected + recalls
     assert rows[CLASSIFIERS["svm_mean16"]][-1] == "–"
@@ -274,7 +274,7 @@ def test_dreams_are_shown_with_what_they_are(tmp_path: Path) -> None:
     assert "conv1 0.123 before, 6.79 after" in text
     assert "What a class looks like to it, beginning with galaxy 7" in text
     assert "(Grad-CAM of conv3)" in text
-    assert f"{SCRIPT} odd, 0.90 (wrong: it is smooth)" in text
+    assert f"{SCRIPT} odd, 90% uncalibrated (wrong: it is smooth)" in text
     assert SCRIPT not in html
     section = html[html.index('<section id="dreams">') : html.index('<section id="views">')]
     images = [decoded(uri) for uri in re.findall(r'src="([^"]+)"', section)]

@@ -80,12 +80,12 @@ take_profile() {
     flags=("${flags[@]:1}")
   done
   flags=("${kept[@]}")
-  properties=$root/conf/spark/$profile.conf
-  [ -f "$properties" ] || properties=$profile
-  [ -f "$properties" ] || {
-    echo "submit.sh: --profile '$profile': there is no such file, and no $profile.conf in conf/spark." >&2
-    exit 2
-  }
+  # The profile that cluster start has made comes first: it has the secret.
+  for properties in "$root/.cluster/$profile.conf" "$root/conf/spark/$profile.conf" "$profile"; do
+    [ ! -f "$properties" ] || return 0
+  done
+  echo "submit.sh: --profile '$profile': there is no such file, and no $profile.conf in conf/spark." >&2
+  exit 2
 }
 
 train_job() {

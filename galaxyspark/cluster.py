@@ -1,13 +1,15 @@
 """A Spark standalone cluster on this machine, of the Spark that pip has installed: a master and some workers.
 
 Each is a process of its own, with ``NAME.pid`` and ``NAME.log`` in the cluster's directory. A pid file holds when its
-process was started too, so that one which a crash or a reboot has left behind is known for what it is.
+process was started too, so that one which a crash or a reboot has left behind is known for what it is. There too
+lies ``standalone.conf``, the profile that jobs find them by, with the secret by which all know each other.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import time
 import urllib.request
@@ -119,18 +121,19 @@ def start(job: ClusterJob) -> str:
     if not master.process():
         _check_port("--port", job.host, job.port)
         _check_port("--web-port", job.host, job.web_port)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     url = f"spark://{job.host}:{job.port}"
+    profile = _profile(job, directory, url)
     master.start(
         ["org.apache.spark.deploy.master.Master", "--host", job.host]
-        + ["--port", str(job.port), "--webui-port", str(job.web_port)],
+        + ["--port", str(job.port), "--webui-port", str(job.web_port), "--properties-file", str(profile)],
         job.host,
     )
     for worker in workers:
         worker.start(
             ["org.apache.spark.deploy.worker.Worker", "--host", job.host, "--webui-port", "0"]
             + ["--cores", str(job.cores), "--memory", f"{job.memory_mb}m"]
-            + ["--work-dir", str(directory / worker.name), url],
+            + ["--work-dir", str(directory / worker.name), "--properties-file", str(profile), url],
             job.host,
         )
     _wait_for_workers(job, [master, *workers])
@@ -138,8 +141,10 @@ def start(job: ClusterJob) -> str:
 
 
 def stop(job: ClusterJob) -> list[str]:
-    """End the cluster, workers first: the names of those that ran."""
-    return [daemon.name for daemon in _known(job.directory) if daemon.stop()]
+    """End the cluster, workers first, and forget its secret: the names of those that ran."""
+    stopped = [daemon.name for daemon in _known(job.directory) if daemon.stop()]
+    (job.directory / "standalone.conf").unlink(missing_ok=True)
+    return stopped
 
 
 def status(job: ClusterJob) -> list[str]:
@@ -165,6 +170,24 @@ def _known(directory: Path) -> list[Daemon]:
     """All that were started and not stopped, the master last."""
     names = sorted((file.stem for file in directory.absolute().glob("*.pid")), reverse=True)
     return [Daemon(name, directory.absolute()) for name in names]
+
+
+def _profile(job: ClusterJob, directory: Path, url: str) -> Path:
+    """The profile ``standalone`` for this cluster, made where there is none, with a secret that others cannot read."""
+    profile = directory / "standalone.conf"
+    if profile.exists():
+        return profile
+    own = {
+        "spark.master": url,
+        "spark.driver.host": job.host,
+        "spark.driver.bindAddress": job.host,
+        "spark.authenticate.secret": secrets.token_hex(32),
+    }
+    # Of a setting that stands there twice, Spark takes the last.
+    lines = "".join(f"{name} {value}\n" for name, value in own.items())
+    with open(os.open(profile, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write((PROFILES / "standalone.conf").read_text() + "# This cluster's own.\n" + lines)
+    return profile
 
 
 def _check_memory(job: ClusterJob) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ _SETTINGS = {
 def start_session(name: str, verbose: bool = False) -> SparkSession:
     """The session that spark-submit prepared, or a local one on all cores where a job is started as plain Python."""
     builder = SparkSession.builder.appName(f"galaxyspark {name}")
+    # Hadoop, which writes Spark's files, has an umask of its own, also on executors.
+    builder = builder.config("spark.hadoop.fs.permissions.umask-mode", f"{_umask():03o}")
     if not verbose:
         builder = builder.config("spark.executorEnv.PYTHONWARNINGS", "ignore")
     spark = builder.getOrCreate()
@@ -42,6 +45,13 @@ def start_session(name: str, verbose: bool = False) -> SparkSession:
             spark.conf.set(key, value)
     atexit.register(spark.stop)  # executors of a cluster end in good order
     return spark
+
+
+def _umask() -> int:
+    """The umask of this process, which can be asked for only by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from galaxyspark.settings import ClusterJob
 def main(job: ClusterJob) -> None:
     if job.action == "start":
         url = start(job)
+        profile = "standalone" if job.directory == ClusterJob.directory else job.directory / "standalone.conf"
         print(f"The master is {url}, with {job.workers} workers; its page is http://{job.host}:{job.web_port}.")
-        print("Now: ./submit.sh pipeline --profile standalone --run runs/NAME ...")
+        print(f"Now: ./submit.sh pipeline --profile {profile} --run runs/NAME ...")
         print("At the end: ./submit.sh cluster stop")
     elif job.action == "stop":
         print("Stopped: " + (", ".join(stop(job)) or "nothing; no cluster runs."))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from galaxyspark.errors import UserError
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import ClusterJob
 from tests.dataset.digest import differences, digest
+from tests.test_security import CREDENTIALS, SPARK_CREDENTIALS, files_with
 
 ROOT = Path(__file__).parent.parent
 SPARK_HOME = Path(pyspark.__file__).parent
@@ -58,11 +60,11 @@ class Cluster:
     def pids(self) -> dict[str, int]:
         return {file.stem: int(file.read_text().split()[0]) for file in self.directory.glob("*.pid")}
 
-    def profile(self, *lines: str) -> Path:
-        """The profile ``standalone`` for this cluster, with further settings."""
-        text = (ROOT / "conf" / "spark" / "standalone.conf").read_text()
-        file = self.directory.with_suffix(".conf")
-        file.write_text(text.replace("127.0.0.1:7077", f"127.0.0.1:{self.port}") + "\n".join(lines) + "\n")
+    def profile(self, **changed: object) -> Path:
+        """The cluster's own profile with some settings changed, named as in ``spark__executor__cores``."""
+        text = (self.directory / "standalone.conf").read_text()
+        file = self.directory.with_name(f"{len(list(self.directory.parent.glob('*.conf')))}.conf")
+        file.write_text(text + "".join(f"{name.replace('__', '.')} {value}\n" for name, value in changed.items()))
         return file
 
 
@@ -148,11 +150,25 @@ def catalogue(run: Path) -> list[str]:
     return (run / "catalogue.csv").read_text().replace(f"{run}", "RUN").splitlines()
 
 
+def events_of(cluster: Cluster) -> dict[str, object]:
+    """Settings for a job whose events are kept beside the cluster."""
+    events = cluster.directory.with_name("events")
+    events.mkdir(exist_ok=True)
+    return {"spark__eventLog__enabled": "true", "spark__eventLog__compress": "false",
+            "spark__eventLog__dir": events.as_uri()}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_the_whole_pipeline_on_a_cluster_is_that_of_one_machine(cluster: Cluster, local_run: Path, tmp_path) -> None:
+def test_the_whole_pipeline_on_a_cluster_is_that_of_one_machine(
+    cluster: Cluster, local_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
     cluster("start")
     run = tmp_path / "on the cluster"
-    flags = ["--run", run, "--profile", cluster.profile(), *GALAXIES, *VIEWS, *TRAINING]
+    with_secrets = {name.replace(".", "__"): value for name, value in SPARK_CREDENTIALS.items()}
+    profile = cluster.profile(**with_secrets, **events_of(cluster))
+    flags = ["--run", run, "--profile", profile, *GALAXIES, *VIEWS, *TRAINING]
     flags += ["--octaves", 1, "--dream-steps", 1, "--dream-size-px", 64]
     completed = cluster.submit("pipeline", *flags)
     assert completed.returncode == 0, completed.stdout + completed.stderr
@@ -162,11 +178,39 @@ def test_the_whole_pipeline_on_a_cluster_is_that_of_one_machine(cluster: Cluster
     for worker in ("worker-1", "worker-2"):
         assert len(list((cluster.directory / worker).glob("app-*/*"))) == 4
 
-    by_ranks = cluster.submit(
-        *("train", "-np", 2, "--launcher", "spark", "--run", run, "--profile", cluster.profile(), *TRAINING)
-    )
+    by_ranks = cluster.submit("train", "-np", 2, "--launcher", "spark", "--run", run, "--profile", profile, *TRAINING)
     assert by_ranks.returncode == 0, by_ranks.stdout + by_ranks.stderr
     assert "views/s on 2 ranks" in by_ranks.stdout
+
+    # No credential in run, report, event logs, the workers' logs, or on the terminal; nor the cluster's own secret.
+    profile.unlink()
+    own = cluster.directory / "standalone.conf"
+    assert own.stat().st_mode & 0o077 == 0
+    shown = completed.stdout + completed.stderr + by_ranks.stdout + by_ranks.stderr
+    for text in ("canary", own.read_text().split()[-1]):
+        assert text not in shown
+        assert [path for path in files_with(text, tmp_path) if path != own] == []
+
+
+@pytest.mark.slow
+def test_a_job_without_the_secret_or_without_encryption_is_turned_away(cluster: Cluster, tmp_path: Path) -> None:
+    cluster("start", "--workers", 1)
+    profiles = [
+        cluster.profile(spark__authenticate="false"),
+        cluster.profile(spark__authenticate__secret="0" * 64),
+        cluster.profile(spark__network__crypto__enabled="false"),
+    ]
+    flags = ["--run", tmp_path / "run", "--num-galaxies", 2, "--num-unlabelled", 1, "--profile"]
+    # At once: Spark tries for a minute.
+    with ThreadPoolExecutor() as threads:
+        tries = list(threads.map(lambda profile: cluster.submit("simulate", *flags, profile), profiles))
+    for refused in tries:
+        assert refused.returncode != 0
+        assert "Traceback" not in refused.stdout + refused.stderr
+    assert not (tmp_path / "run").exists()
+    assert not list((cluster.directory / "worker-1").glob("app-*"))
+    accepted = cluster.submit("simulate", *flags, cluster.profile())
+    assert accepted.returncode == 0, accepted.stdout + accepted.stderr
 
 
 @pytest.fixture
@@ -184,6 +228,7 @@ def bare_worker(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
     script += f"cd '{empty}'\n! ls '{sys.prefix}' || exit 1\nexec '{spark}/bin/spark-class' \"$@\""
     worker = ["org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--webui-port", "0", "--cores", "2"]
     worker += ["--memory", "1g", "--work-dir", str(empty), f"spark://127.0.0.1:{cluster.port}"]
+    worker += ["--properties-file", str(cluster.profile())]
     environment = {name: os.environ[name] for name in ("HOME", "JAVA_HOME") if name in os.environ}
     environment |= {"PATH": "/usr/bin:/bin", "SPARK_HOME": str(spark), "SPARK_LOCAL_IP": "127.0.0.1"}
     with open(tmp_path / "worker.log", "wb") as log:
@@ -209,14 +254,14 @@ def test_a_worker_without_checkout_and_packages_does_its_part(bare_worker: Clust
     unpacked.mkdir()
     subprocess.run(["tar", "-xzf", archive, "-C", unpacked], check=True)
     # Spark brings the archive and unpacks it; or it is there already, which is quicker.
-    shipped = (f"spark.archives {archive}#environment", "spark.pyspark.python ./environment/bin/python")
-    there = (f"spark.pyspark.python {unpacked}/bin/python",)
+    shipped = {"spark__archives": f"{archive}#environment", "spark__pyspark__python": "./environment/bin/python"}
+    there = {"spark__pyspark__python": f"{unpacked}/bin/python"}
     run = tmp_path / "a run"
     shutil.copytree(local_run, run, symlinks=True)
     # The last stage first: each would make those after it outdated.
     for stage, environment in (("predict", there), ("extract", there), ("augment", shipped)):
-        both_cores = ("spark.executor.cores 2", f"spark.pyspark.driver.python {sys.executable}")
-        profile = bare_worker.profile(*both_cores, *environment)
+        both_cores = {"spark__executor__cores": 2, "spark__pyspark__driver__python": sys.executable}
+        profile = bare_worker.profile(**both_cores, **environment)
         flags = ["--profile", profile, "--config", run / "settings" / "pipeline.yaml", "--run", run]
         completed = bare_worker.submit(stage, *flags)
         assert completed.returncode == 0, completed.stdout + completed.stderr

@@ -170,6 +170,17 @@ def evaluation_batches(split: Split, batch_size: int, shard: Shard) -> Generator
     yield from _decoded(once(), split.decoding_threads)
 
 
+def _refuse_pickle(split: Split) -> None:
+    """petastorm would unpickle a schema that lies beside the files of a split, where augment never writes one.
+
+    Raises:
+        UserError: There is one.
+    """
+    file = split.views / f"split={split.name}" / "_common_metadata"
+    if file.exists():
+        raise UserError(f"{file}: not of galaxyspark; reading it could run code of whoever made it. Augment again.")
+
+
 def _row_groups(
     split: Split, shard: Shard, seed: int | None = None, only_view: int | None = None
 ) -> Generator[list[_EncodedView], None, None]:
@@ -179,6 +190,7 @@ def _row_groups(
     one pass counts row groups: petastorm's reader, asked for one epoch, now and then ends before the last of them
     (ThreadPool.get_results looks whether all is done and whether all was handed out one after the other).
     """
+    _refuse_pickle(split)
     position = {name: index for index, name in enumerate(split.classes)}
     vote_fields = list(VOTE_FIELDS.values()) if split.with_votes else []
     reader = make_batch_reader(

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
 from collections import Counter
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from petastorm import make_batch_reader
+from petastorm.etl.dataset_metadata import UNISCHEMA_KEY
 
 from galaxyspark.dataset.read import Batch, Shard, Split, TrainingViews, evaluation_batches
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import VOTE_COLUMNS
+from galaxyspark.run_directory import file_url
 
 CLASSES = ("smooth", "featured", "artifact")
 
@@ -136,3 +143,30 @@ def test_shards_too_unequal_to_work_together_are_refused(augmented_run: Path, mo
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the training split is empty"):
         TrainingViews(Split(tmp_path, "train", CLASSES), 4, Shard(), seed=1)
+
+
+class _Evil:
+    """Pickled, it is a call."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return eval, (f"open({str(self.marker)!r}, 'w').close()",)
+
+
+@pytest.mark.filterwarnings("ignore")  # petastorm's own
+def test_a_schema_that_is_code_is_refused(augmented_run: Path, tmp_path: Path) -> None:
+    views, marker = tmp_path / "views", tmp_path / "was here"
+    shutil.copytree(augmented_run / "views", views)
+    directory = views / "split=train"
+    schema = pa.schema([("view", pa.int8())]).with_metadata({UNISCHEMA_KEY: pickle.dumps(_Evil(marker))})
+    pq.write_metadata(schema, directory / "_common_metadata")
+    with suppress(Exception):
+        make_batch_reader(file_url(directory))
+    assert marker.exists()  # this is what petastorm does
+    marker.unlink()
+    training = TrainingViews(Split(views, "train", ["smooth"]), 8, Shard(), seed=1)
+    with pytest.raises(UserError, match="split=train/_common_metadata: not of galaxyspark"):
+        next(training.epoch(0))
+    assert not marker.exists()

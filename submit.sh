@@ -62,7 +62,7 @@ spark_job() {
   local code=()
   take_profile
   if ! asked "--help|-h|--version" && ! grep -q '^spark.master *local' "$properties"; then
-    # Horovod's ranks are processes of their own, beside the copy that Spark makes for each executor.
+    # Horovod's ranks in executors are processes of their own, which look for the code beside them.
     code=(--py-files "$("$bin/python" -m galaxyspark.packing)" --conf spark.executorEnv.PYTHONPATH=galaxyspark.zip)
   fi
   job "$1" "$bin/spark-submit" --properties-file "$properties" "${code[@]}"

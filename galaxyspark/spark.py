@@ -5,14 +5,19 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import pickle
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
 import pyarrow as pa  # noqa: F401  (petastorm asks that pyarrow be imported before torch, which jobs import later)
+from pyspark import Broadcast
 from pyspark.sql import SparkSession
 from tqdm import tqdm
+
+Value = TypeVar("Value")
 
 # What the code relies on, unless a profile says otherwise.
 _SETTINGS = {
@@ -100,6 +105,25 @@ def progress(spark: SparkSession, description: str) -> Iterator[None]:
             done.set()
             watcher.join()
             context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+
+
+class _InOnePiece:
+    """A value that is pickled as bytes are, and unpickled as itself."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Callable[[bytes], object], tuple[bytes]]:
+        return pickle.loads, (pickle.dumps(self.value, pickle.HIGHEST_PROTOCOL),)
+
+
+def broadcast(spark: SparkSession, value: Value) -> Broadcast[Value]:
+    """Send a value to all executors once.
+
+    Where Spark encrypts its scratch files, pyspark's own cannot send large arrays (ChunkedStream asks for their
+    ``len``, which the buffers that pickle writes them from do not have).
+    """
+    return spark.sparkContext.broadcast(cast(Value, _InOnePiece(value)))
 
 
 def cause_of(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,23 @@ def test_a_task_that_fails_is_one_line_of_what_went_wrong(spark: SparkSession) -
 def test_a_full_disk_is_said_in_plain_words(spark: SparkSession) -> None:
     error = failure_of(spark, OSError(28, "No space left on device"))
     assert cause_of(error).startswith("No space left on device (where")
+
+
+ENCRYPTED = """
+import numpy as np
+from pyspark.sql import SparkSession
+from galaxyspark.spark import broadcast
+
+settings = {"io.encryption.enabled": True, "ui.enabled": False, "driver.host": "127.0.0.1"}
+builder = SparkSession.builder.master("local[1]")
+for key, value in settings.items():
+    builder = builder.config(f"spark.{key}", value)
+spark = builder.getOrCreate()
+sent = broadcast(spark, {"numbers": np.arange(1_000_000)})
+print("sum", spark.sparkContext.parallelize([0], 1).map(lambda _: int(sent.value["numbers"].sum())).collect())
+"""
+
+
+def test_large_arrays_are_sent_where_scratch_files_are_encrypted() -> None:
+    completed = subprocess.run([sys.executable, "-c", ENCRYPTED], capture_output=True, text=True, check=False)
+    assert f"sum [{1_000_000 * 999_999 // 2}]" in completed.stdout, completed.stderr[-2000:]

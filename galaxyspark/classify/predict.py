@@ -25,7 +25,7 @@ from galaxyspark.features.inference import Program
 from galaxyspark.network.card import ModelCard, load_card
 from galaxyspark.run_directory import RunDirectory, Staging, file_url
 from galaxyspark.settings import PredictJob, PredictSettings
-from galaxyspark.spark import input_split, progress
+from galaxyspark.spark import broadcast, input_split, progress
 
 _IMAGES_PER_TASK = 500
 _FEW_IMAGES = 2_000
@@ -60,7 +60,7 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
         with progress(spark, "predict"):
             url = file_url(staging.path("catalogue"))
             with new_images(spark, images, kept_df, num_kept) as content_df:
-                rows_df = catalogue_of(content_df, spark.sparkContext.broadcast(program), model, threads_of_task(spark))
+                rows_df = catalogue_of(content_df, broadcast(spark, program), model, threads_of_task(spark))
                 with_class(rows_df, model, job.predict.min_confidence).write.parquet(url)
             if kept_df is not None and num_kept:
                 with_class(kept_df, model, job.predict.min_confidence).write.mode("append").parquet(url)
@@ -147,7 +147,7 @@ def with_class(rows_df: DataFrame, model: Model, min_confidence: float) -> DataF
 
 def catalogue_of(content_df: DataFrame, program: Broadcast[Program], model: Model, num_threads: int) -> DataFrame:
     """Images with ``galaxy_id``, ``path`` and ``content`` to rows as ``catalogue_rows`` makes them."""
-    sent = content_df.sparkSession.sparkContext.broadcast(model)
+    sent = broadcast(content_df.sparkSession, model)
     schema = ", ".join(f"`{name}` {of_type}" for name, of_type in model.columns().items())
 
     def rows(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:

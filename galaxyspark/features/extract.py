@@ -18,7 +18,7 @@ from galaxyspark.galaxyzoo.tree import VOTE_FIELDS
 from galaxyspark.network.card import ModelCard, load_card
 from galaxyspark.run_directory import RunDirectory, file_url
 from galaxyspark.settings import ExtractJob, ExtractSettings, InferenceSettings
-from galaxyspark.spark import progress
+from galaxyspark.spark import broadcast, progress
 
 
 def extract(spark: SparkSession, job: ExtractJob) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def published_program(spark: SparkSession, run: RunDirectory, card: ModelCard, s
 
 def with_inference(spark: SparkSession, views_df: DataFrame, program: Program, card: ModelCard) -> DataFrame:
     """The views with what the network says of their column ``image``: the fields of ``Inference`` as columns."""
-    udf = inference_udf(spark.sparkContext.broadcast(program), threads_of_task(spark), card.objective == "votes")
+    udf = inference_udf(broadcast(spark, program), threads_of_task(spark), card.objective == "votes")
     return views_df.withColumn("inference", udf("image")).select("*", "inference.*")
 
 

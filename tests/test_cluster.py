@@ -146,8 +146,7 @@ def features(run: Path) -> pa.Table:
 
 
 def catalogue(run: Path) -> list[str]:
-    """The catalogue as text, but for the places of the images."""
-    return (run / "catalogue.csv").read_text().replace(f"{run}", "RUN").splitlines()
+    return (run / "catalogue.csv").read_text().splitlines()
 
 
 def events_of(cluster: Cluster) -> dict[str, object]:

@@ -81,7 +81,12 @@ def difference(metric: Mapping[str, Any]) -> str:
     if "against_svm" not in metric:
         return ""
     difference, p_value = metric["against_svm"]["difference"], metric["against_svm"]["p_value"]
-    return f"{difference:+.3f} (p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'})"
+    return f"{difference:+.3f} ({p_in_words(p_value)})"
+
+
+def p_in_words(p_value: float) -> str:
+    """A p value, 0 to 1, such as ``p = 0.039`` or ``p < 0.001``."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def augmented(run: Path, manifest: Mapping[str, Any]) -> list[str]:

@@ -26,8 +26,12 @@ def test_the_dockerfile_has_no_faults_that_hadolint_knows() -> None:
 
 @pytest.mark.parametrize("name", ["executor.yaml", "driver.yaml"])
 def test_kubernetes_knows_every_field(name: str) -> None:
-    for described in objects_in(name):
-        kubernetes_validate.validate(described, kubernetes_validate.latest_version(), strict=True)
+    objects, version = objects_in(name), kubernetes_validate.latest_version()
+    assert "Pod" in {described["kind"] for described in objects}
+    for described in objects:
+        kubernetes_validate.validate(described, version, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(described | {"metadata": {"nmae": "misspelt"}}, version, strict=True)
 
 
 def test_driver_executors_and_profile_name_the_same_pod_image_and_disk() -> None:

@@ -239,6 +239,7 @@ def test_who_looks_keeps_no_stage_from_starting(run: RunDirectory) -> None:
     finally:
         ended.set()
         watcher.join()
+    assert states(run)["extract"] == "done"
 
 
 def write_checkpoint(run: RunDirectory, step: int, **other: Any) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from galaxyspark.summary import p_in_words
+
 
 def percent(share: float | None) -> str:
     """A share of 1 with one decimal, such as 82.7%; a dash for none."""
@@ -28,7 +30,7 @@ def points(metric: Mapping[str, Any], against: str = "against_svm") -> str:
         return ""
     difference, p_value = metric[against]["difference"], metric[against]["p_value"]
     said = f"{100 * difference:+.1f}".replace("-", "−")
-    return f"{said} (p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'})"
+    return f"{said} ({p_in_words(p_value)})"
 
 
 def duration(seconds: float) -> str:

@@ -59,13 +59,13 @@ job() {
 asked() { [[ " ${flags[*]} " =~ \ ($1)\  ]]; }
 
 spark_job() {
-  local code=()
+  local code=() added=()
   take_profile
   if ! asked "--help|-h|--version" && ! grep -q '^spark.master *local' "$properties"; then
     # Horovod's ranks in executors are processes of their own, which look for the code beside them.
     code=(--py-files "$("$bin/python" -m galaxyspark.packing)" --conf spark.executorEnv.PYTHONPATH=galaxyspark.zip)
   fi
-  job "$1" "$bin/spark-submit" --properties-file "$properties" "${code[@]}"
+  job "$1" "$bin/spark-submit" --properties-file "$properties" "${added[@]}" "${code[@]}"
 }
 
 # take_profile: takes --profile out of the flags; its file becomes $properties.
@@ -80,12 +80,30 @@ take_profile() {
     flags=("${flags[@]:1}")
   done
   flags=("${kept[@]}")
-  # The profile that cluster start has made comes first: it has the secret.
-  for properties in "$root/.cluster/$profile.conf" "$root/conf/spark/$profile.conf" "$profile"; do
+  find_profile "${profile%%,*}"
+  # What comes behind a comma adds to it.
+  [ "$profile" = "${profile#*,}" ] || add_settings "$root/conf/spark/${profile#*,}.conf"
+}
+
+# find_profile NAME: its file becomes $properties. The one that cluster start has made comes first: it has the secret.
+find_profile() {
+  for properties in "$root/.cluster/$1.conf" "$root/conf/spark/$1.conf" "$1"; do
     [ ! -f "$properties" ] || return 0
   done
-  echo "submit.sh: --profile '$profile': there is no such file, and no $profile.conf in conf/spark." >&2
+  echo "submit.sh: --profile '$1': there is no such file, and no $1.conf in conf/spark." >&2
   exit 2
+}
+
+# add_settings FILE: the settings of a properties file become flags of spark-submit, in $added.
+add_settings() {
+  local key value
+  if [ ! -f "$1" ]; then
+    echo "submit.sh: --profile: behind the comma comes the name of a file in conf/spark, such as s3a; $1 is none." >&2
+    exit 2
+  fi
+  while read -r key value; do
+    case $key in "" | \#*) ;; *) added+=(--conf "$key=$value") ;; esac
+  done <"$1"
 }
 
 train_job() {

@@ -44,8 +44,9 @@ from galaxyspark.galaxyzoo.tree import MORPHOLOGY_CLASSES
 from galaxyspark.network.card import ModelCard, load_card
 from galaxyspark.network.model import load_weights
 from galaxyspark.network.networks import ARCHITECTURES, FeatureNetwork, build_network, to_input
-from galaxyspark.run_directory import RunDirectory, file_url
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.spark import start_session
+from galaxyspark.storage import as_url
 from galaxyspark.views.augment import ViewRecipe
 from galaxyspark.views.decode import decode_views
 
@@ -144,9 +145,9 @@ def measure_all(work: Work, rounds: int) -> list[Measurement]:
 
 def run_spark(spark: SparkSession, work: Work, directory: Path) -> Path:
     """The job's own path; returns the features it wrote."""
-    views_df = spark.read.parquet(*map(file_url, work.files)).withColumn("split", F.lit("test"))
+    views_df = spark.read.parquet(*map(as_url, work.files)).withColumn("split", F.lit("test"))
     features_df = with_inference(spark, views_df, work.program, work.card).select(*_COLUMNS)
-    features_df.write.parquet(file_url(directory / "features"))
+    features_df.write.parquet(as_url(directory / "features"))
     return directory / "features"
 
 
@@ -170,9 +171,9 @@ def _classify_row_group(part: tuple[Path, int]) -> int:
 def run_eager(spark: SparkSession, work: Work, directory: Path) -> Path:
     """A torch UDF; returns the features it wrote."""
     model = spark.sparkContext.broadcast((work.card, work.state))
-    views_df = spark.read.parquet(*map(file_url, work.files)).withColumn("split", F.lit("test"))
+    views_df = spark.read.parquet(*map(as_url, work.files)).withColumn("split", F.lit("test"))
     features_df = views_df.withColumn("inference", eager_udf(model)("image")).select("*", "inference.*")
-    features_df.select(*_COLUMNS).write.parquet(file_url(directory / "features"))
+    features_df.select(*_COLUMNS).write.parquet(as_url(directory / "features"))
     return directory / "features"
 
 

@@ -21,7 +21,8 @@ from statistics import median
 from typing import Any, ClassVar
 
 from galaxyspark.errors import UserError
-from galaxyspark.run_directory import versions, write_atomically
+from galaxyspark.run_directory import versions
+from galaxyspark.storage import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parents[1]

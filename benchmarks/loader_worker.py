@@ -22,7 +22,7 @@ from benchmarks.views import SEED, VIEW_SIZE_PX
 from galaxyspark.dataset.read import Shard, Split, TrainingViews
 from galaxyspark.galaxyzoo.tree import MORPHOLOGY_CLASSES
 from galaxyspark.memory import keep_freed_memory
-from galaxyspark.run_directory import file_url
+from galaxyspark.storage import as_url
 from galaxyspark.views.decode import decode_views
 
 _BATCH_SIZE = 32
@@ -66,7 +66,7 @@ def run_petastorm(views: Path) -> int:
     # A batch of torch tensors has no text.
     classes = TransformSpec(_with_class, [("position", np.int64, (), False)], removed_fields=["label"])
     reader = make_reader(
-        file_url(views),  # what petastorm decodes by lies here, not beside the split's own files
+        as_url(views),  # what petastorm decodes by lies here, not beside the split's own files
         schema_fields=["label", "image"],
         filters=[("split", "=", "train")],
         seed=SEED,

@@ -21,7 +21,8 @@ import tyro
 from benchmarks.harness import RESULTS, machine
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import ID_COLUMN
-from galaxyspark.run_directory import RunDirectory, versions, write_atomically
+from galaxyspark.run_directory import RunDirectory, versions
+from galaxyspark.storage import write_atomically
 
 _SUBMIT = Path(__file__).parents[1] / "submit.sh"
 _SIZES = (16, 4, 1)

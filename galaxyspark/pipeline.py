@@ -10,11 +10,13 @@ from pathlib import Path
 
 from galaxyspark.command_line import to_yaml
 from galaxyspark.errors import UserError
-from galaxyspark.run_directory import RunDirectory, write_atomically
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import STAGES, PipelineJob
+from galaxyspark.storage import write_atomically
 from galaxyspark.summary import summary
 
 SUBMIT = Path(__file__).parent.parent / "submit.sh"
+_SETTINGS = "settings/pipeline.yaml"
 _ON_SPARK = ("simulate", "augment", "extract", "predict")
 
 
@@ -30,22 +32,27 @@ def run_pipeline(job: PipelineJob) -> None:
         job = dataclasses.replace(job, start_at="augment")
     stages = STAGES[STAGES.index(job.start_at) :]
     run = RunDirectory(job.run)
-    job = with_paths(job, run)
+    _save_settings(with_paths(job, run), run)
     if "train" in stages:
         _check_weights(job.train.network, job.train.weights)
-    config_file = run.path("settings") / "pipeline.yaml"
-    write_atomically(config_file, to_yaml(job))
     start = time.perf_counter()
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage}", flush=True)
         started = {"train": ["-np", str(job.ranks)], **dict.fromkeys(_ON_SPARK, ["--profile", job.profile])}
-        status = _run([str(SUBMIT), stage, *started.get(stage, []), "--config", str(config_file)])
+        status = _run([str(SUBMIT), stage, *started.get(stage, []), "--config", str(run.path(_SETTINGS))])
         if status:
             raise UserError(f"stage '{stage}' ended with status {status}; what was before it stays published.", status)
+        if stage == "simulate":  # behind a URL, what it has published lies where nobody could know before
+            _save_settings(with_paths(job, run), run)
     total_s = time.perf_counter() - start
     working_s = sum(run.manifest(stage)["duration_s"] for stage in stages)
     print("\n" + "\n".join(summary(run)))
     print(f"All in {total_s / 60:.1f} minutes, {total_s - working_s:.0f} s of them to start Spark, torch and the rest.")
+
+
+def _save_settings(job: PipelineJob, run: RunDirectory) -> None:
+    write_atomically(run.path(_SETTINGS), to_yaml(job))
+    run.keep(_SETTINGS)
 
 
 def _check_weights(network: str, weights: str) -> None:
@@ -72,16 +79,16 @@ def with_paths(job: PipelineJob, run: RunDirectory) -> PipelineJob:
     Raises:
         UserError: ``new_images`` is a local folder that is not there.
     """
-    simulated = run.path("simulated")
+    simulated = run.place("simulated")
     images, labels, new_images = job.images, job.labels, job.new_images
     if not images and STAGES.index(job.start_at) > STAGES.index("augment"):
         images, labels = (run.manifest("augment")["inputs"][name] for name in ("images", "labels"))
     elif not images:
-        images, labels = str(simulated / "images"), str(simulated / "labels.csv")
+        images, labels = f"{simulated}/images", f"{simulated}/labels.csv"
     if new_images and not _is_url(new_images) and not Path(new_images).exists():
         raise UserError(f"--new-images {new_images}: no such folder.")
-    if not new_images and images == str(simulated / "images") and job.simulate.num_unlabelled:
-        new_images = str(simulated / "unlabelled")
+    if not new_images and images == f"{simulated}/images" and job.simulate.num_unlabelled:
+        new_images = f"{simulated}/unlabelled"
     new_images = new_images or images
     return dataclasses.replace(
         job, images=_absolute(images), labels=_absolute(labels), new_images=_absolute(new_images)

@@ -24,6 +24,11 @@ _NOISE = (
     b"Setting default log level to",
     b"To adjust logging level use",
 )
+# What Spark's fetching of packages (spark.jars.packages) says; that it downloads one is shown.
+_IVY = re.compile(
+    rb"Ivy Default Cache|The jars for the packages|SLF4J: |\S+#\S+ added as a dependency|:: (?:loading|resol|retriev)"
+    rb"|\t(?::: |confs: |found |\S+#\S+;|-{9}|\||\d+ artifacts )"
+)
 _RANK = re.compile(rb"^\[(\d+)\]<(?:stdout|stderr)>:")
 _TRACEBACK = b"Traceback (most recent call last):"
 _HOROVOD_ENDED = b"RuntimeError: Horovod detected that one or more processes exited"
@@ -37,7 +42,7 @@ def clean(piece: bytes, redraws: bool) -> bytes:
     """What to show of a piece of output that ends with a newline or a carriage return; empty for noise."""
     rank = _RANK.match(piece)
     text = piece[rank.end() :] if rank else piece
-    if text.startswith(_NOISE) or (piece.endswith(b"\r") and not redraws):
+    if text.startswith(_NOISE) or _IVY.match(text) or (piece.endswith(b"\r") and not redraws):
         return b""
     return text if rank and rank.group(1) == b"0" else piece
 

@@ -44,17 +44,17 @@ class StageStatus:
     remarks: tuple[str, ...] = ()
 
 
-def show_status(directory: Path) -> list[str]:
+def show_status(root: Path) -> list[str]:
     """Lines for the terminal: a table of the stages, how good the network is, and the command to run next.
 
     Raises:
-        UserError: There is no such directory.
+        UserError: There is no such run.
     """
-    run = RunDirectory(directory)
-    if not directory.exists():
-        raise UserError(f"{directory}: no such directory. ./submit.sh pipeline --run {directory} starts a run.")
+    run = RunDirectory(root)
+    if not run.exists():
+        raise UserError(f"{run.root}: no such run. ./submit.sh pipeline --run {run.root} starts one.")
     statuses = stage_statuses(run)
-    return [str(directory), "", *_table(statuses), *_headline(run), "", *next_steps(directory, statuses)]
+    return [str(run.root), "", *_table(statuses), *_headline(run), "", *next_steps(run, statuses)]
 
 
 def stage_statuses(run: RunDirectory) -> list[StageStatus]:
@@ -68,24 +68,24 @@ def stage_statuses(run: RunDirectory) -> list[StageStatus]:
     return [status for status in statuses if status.stage != "simulate" or has_simulate]
 
 
-def next_steps(directory: Path, statuses: Sequence[StageStatus]) -> list[str]:
+def next_steps(run: RunDirectory, statuses: Sequence[StageStatus]) -> list[str]:
     """The command for the first stage that is not done; where all are, what to look at."""
     unfinished = [status for status in statuses if status.state != "done"]
     if not unfinished:
-        found = [directory / name for name in _LOOK_AT if (directory / name).exists()]
+        found = [run.place(name) for name in _LOOK_AT if run.has(name)]
         return ["All is done. Look at:", *(f"  {path}" for path in found)]
-    first, has_pipeline = unfinished[0], (directory / "settings" / "pipeline.yaml").exists()
+    first, has_pipeline = unfinished[0], run.has("settings/pipeline.yaml")
     if first.state == "running":
         return [f"Next: wait for {first.stage}, which is running."]
     if first.stage == "simulate" and first.state == "not yet":
         if has_pipeline:
-            return ["Next:", _command(directory, "pipeline", _config(directory, "pipeline"))]
-        own = _command(directory, "augment", "--images DIR --labels CSV")
-        return ["Next, with galaxies of your own:", own, "or with simulated ones:", _command(directory, "simulate")]
-    lines = ["Next:", _command_for(directory, first, statuses)]
+            return ["Next:", _command(run, "pipeline", _config(run, "pipeline"))]
+        own = _command(run, "augment", "--images DIR --labels CSV")
+        return ["Next, with galaxies of your own:", own, "or with simulated ones:", _command(run, "simulate")]
+    lines = ["Next:", _command_for(run, first, statuses)]
     if has_pipeline and len(unfinished) > 1:
-        everything = f"--start-at {first.stage} {_config(directory, 'pipeline')}"
-        lines += ["or this, and all that comes after it:", _command(directory, "pipeline", everything)]
+        everything = f"--start-at {first.stage} {_config(run, 'pipeline')}"
+        lines += ["or this, and all that comes after it:", _command(run, "pipeline", everything)]
     return lines
 
 
@@ -136,7 +136,7 @@ def _outdated(run: RunDirectory, published: Mapping[str, Manifest]) -> dict[str,
 
 def _training(run: RunDirectory, published: Mapping[str, Manifest]) -> str:
     """How far a training has come that is not finished; empty where training would begin anew."""
-    found = unfinished_training(run.path("checkpoints"), published.get("augment", {}).get("id"))
+    found = unfinished_training(run, published.get("augment", {}).get("id"))
     if found is None:
         return ""
     progress, written_at = found
@@ -272,27 +272,27 @@ def _headline(run: RunDirectory) -> list[str]:
         return []
 
 
-def _command_for(directory: Path, status: StageStatus, statuses: Sequence[StageStatus]) -> str:
+def _command_for(run: RunDirectory, status: StageStatus, statuses: Sequence[StageStatus]) -> str:
     """The command that runs a stage: with its settings of the last time, the pipeline's, or the flags it needs."""
     ranks = status.manifest.get("ranks")  # which no settings tell submit.sh
     stage = f"{status.stage} -np {ranks}" if ranks else status.stage
     for name in (status.stage, "pipeline"):
-        if (directory / "settings" / f"{name}.yaml").exists():
-            return _command(directory, stage, _config(directory, name))
+        if run.has(f"settings/{name}.yaml"):
+            return _command(run, stage, _config(run, name))
     flags = {"augment": "--images DIR --labels CSV", "predict": "--new-images DIR"}
     if any(other.stage == "simulate" for other in statuses):
-        simulated = shlex.quote(f"{directory}/simulated")
+        simulated = shlex.quote(f"{run.root}/simulated")
         flags = {
             "augment": f"--images {simulated}/images --labels {simulated}/labels.csv",
             "predict": f"--new-images {simulated}/unlabelled",
         }
-    return _command(directory, stage, flags.get(status.stage, ""))
+    return _command(run, stage, flags.get(status.stage, ""))
 
 
-def _command(directory: Path, command: str, flags: str = "") -> str:
+def _command(run: RunDirectory, command: str, flags: str = "") -> str:
     # Settings of a run that was copied or moved name the old place.
-    return f"  ./submit.sh {' '.join(filter(None, (command, flags)))} --run {shlex.quote(str(directory))}"
+    return f"  ./submit.sh {' '.join(filter(None, (command, flags)))} --run {shlex.quote(str(run.root))}"
 
 
-def _config(directory: Path, name: str) -> str:
-    return f"--config {shlex.quote(f'{directory}/settings/{name}.yaml')}"
+def _config(run: RunDirectory, name: str) -> str:
+    return f"--config {shlex.quote(str(run.place(f'settings/{name}.yaml')))}"

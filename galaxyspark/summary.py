@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 from galaxyspark.errors import UserError
@@ -42,8 +41,8 @@ def summary(run: RunDirectory) -> list[str]:
         lines.append(f"  {stage:<28}{manifest['duration_s']:7.0f}   {format_rate(manifest['rate'])}".rstrip())
     lines.append("\nLook at:")
     for name in ("report/index.html", "catalogue.csv", "metrics.json"):
-        if run.path(name).exists():
-            lines.append(f"  {run.path(name)}")
+        if run.has(name):
+            lines.append(f"  {run.place(name)}")
     return lines
 
 
@@ -89,11 +88,11 @@ def p_in_words(p_value: float) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def augmented(run: Path, manifest: Mapping[str, Any]) -> list[str]:
+def augmented(run: RunDirectory, manifest: Mapping[str, Any]) -> list[str]:
     """What the stage augment has made: counts, reasons of the quarantine, class shares, and what to look at.
 
     Args:
-        run: The run's directory.
+        run: The run.
         manifest: As the stage published it.
     """
     counts, reasons = manifest["counts"], manifest["quarantined_by_reason"]
@@ -108,8 +107,8 @@ def augmented(run: Path, manifest: Mapping[str, Any]) -> list[str]:
         lines.append(f"  Passed over, as no image's name ends like theirs: {manifest['other_files']:,}.")
     lines += ["", *class_table(manifest["galaxies_by_class"], manifest["class_shares"]), "", "Look at:"]
     outputs = ["preview.png", "quarantine"] if counts["quarantined"] else ["preview.png"]
-    lines += [f"  {run / name}" for name in outputs if (run / name).exists()]
-    lines.append(f"  {run / 'views'}")
+    lines += [f"  {run.place(name)}" for name in outputs if run.has(name)]
+    lines.append(f"  {run.place('views')}")
     return lines
 
 
@@ -136,7 +135,7 @@ def predicted(job: PredictJob, manifest: Mapping[str, Any], cores: int) -> list[
         hours = 1e6 * cores / manifest["rate"]["per_s"] / 3600
         lines.append(f"At that rate a million images take {hours:,.0f} core hours, on these cores.")
     names = ("catalogue.csv", "catalogue.fits", "catalogue.vot", "catalogue")
-    return [*lines, "", "Look at:", *(f"  {run.path(name)}" for name in names if run.path(name).exists())]
+    return [*lines, "", "Look at:", *(f"  {run.place(name)}" for name in names if run.has(name))]
 
 
 def _confident(run: RunDirectory, settings: PredictSettings) -> list[str]:

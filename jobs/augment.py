@@ -2,6 +2,7 @@
 
 from galaxyspark.command_line import run_job
 from galaxyspark.dataset.write import augment
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import AugmentJob
 from galaxyspark.spark import start_session
 from galaxyspark.summary import augmented
@@ -9,7 +10,7 @@ from galaxyspark.summary import augmented
 
 def main(job: AugmentJob) -> None:
     manifest = augment(start_session("augment", job.verbose), job)
-    print("\n".join(augmented(job.run, manifest)))
+    print("\n".join(augmented(RunDirectory(job.run), manifest)))
 
 
 if __name__ == "__main__":

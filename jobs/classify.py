@@ -2,6 +2,7 @@
 
 from galaxyspark.classify.compare import classify
 from galaxyspark.command_line import run_job
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import ClassifyJob
 from galaxyspark.summary import accuracy_table
 
@@ -10,7 +11,7 @@ def main(job: ClassifyJob) -> None:
     metrics = classify(job)
     for split in metrics["splits"]:
         print("\n" + "\n".join(accuracy_table(metrics, split)))
-    print(f"\nLook at:\n  {job.run / 'metrics.json'}")
+    print(f"\nLook at:\n  {RunDirectory(job.run).place('metrics.json')}")
 
 
 if __name__ == "__main__":

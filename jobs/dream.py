@@ -12,7 +12,7 @@ def main(job: DreamJob) -> None:
         files = [dream_one(job)]
     else:
         dream(job)
-        files = [RunDirectory(job.run).path("dreams") / name for name in SHEETS.values()]
+        files = [RunDirectory(job.run).place(f"dreams/{name}") for name in SHEETS.values()]
     print("\nLook at:", *files, sep="\n  ")
 
 

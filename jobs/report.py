@@ -7,10 +7,10 @@ from galaxyspark.settings import ReportJob
 
 
 def main(job: ReportJob) -> None:
-    manifest = write_report(job)
-    for stage, earlier in outdated(RunDirectory(job.run)):
+    manifest, run = write_report(job), RunDirectory(job.run)
+    for stage, earlier in outdated(run):
         print(f"What {stage} published is not from the present output of {earlier}: run {stage} again.")
-    print(f"Open {job.run.absolute() / manifest['page']}")
+    print(f"Open {run.place(manifest['page'])}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from typing import Any
 
 from galaxyspark.command_line import run_job
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob
 
 
@@ -17,14 +18,14 @@ def main(job: TrainJob) -> None:
 
         manifest = train(job)
     if manifest:
-        chosen = manifest["training"]["chosen"]
+        run, chosen = RunDirectory(job.run), manifest["training"]["chosen"]
         ranks = "rank" if manifest["ranks"] == 1 else "ranks"
         rmse = "" if chosen["rmse"] is None else f"RMSE of votes {chosen['rmse']:.4f}, "
         print(
             f"Chose epoch {chosen['epoch']}: validation accuracy {chosen['accuracy']:.3f}, macro-F1 "
             f"{chosen['macro_f1']:.3f}, {rmse}of {chosen['num_galaxies']:,} galaxies. "
             f"{manifest['rate']['per_s']:,.0f} views/s on {manifest['ranks']} {ranks}.\n"
-            f"Look at:\n  {job.run / 'model' / 'card.json'}\n  tensorboard --logdir {job.run / 'tensorboard'}"
+            f"Look at:\n  {run.place('model/card.json')}\n  tensorboard --logdir {run.place('tensorboard')}"
         )
 
 

@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 
 ROOT = Path(__file__).parent.parent
 PROFILES = ("local", "standalone", "yarn", "kubernetes")
+ADDITIONS = ("s3a",)
 # Spark reads these by their text and keeps no entry of them in its register.
 UNREGISTERED = {"spark.master", "spark.network.crypto.cipher", "spark.network.crypto.authEngineVersion"}
 OPEN_ENDED = re.compile(
@@ -76,6 +77,21 @@ def test_spark_knows_every_setting_of_a_profile_and_takes_its_value(read, profil
     assert len(found.settings) == len(lines)
     for name in ("driver.memory", "python.worker.reuse", "executorEnv.OMP_NUM_THREADS", "speculation"):
         assert f"spark.{name}" in found.settings
+
+
+@pytest.mark.parametrize("addition", ADDITIONS)
+def test_spark_knows_every_setting_that_is_added_to_a_profile(read, addition: str) -> None:
+    text = (ROOT / "conf" / "spark" / f"{addition}.conf").read_text()
+    found = read(text)
+    # Hadoop has no register: its names are those of hadoop-aws' documentation.
+    assert [problem for problem in found.problems if not problem.startswith("unknown: spark.hadoop.fs.s3a.")] == []
+    assert len(found.settings) == len([line for line in text.splitlines() if line and not line.startswith("#")])
+
+
+def test_what_is_added_to_a_profile_must_be_there(run_submit) -> None:
+    completed = run_submit("augment", "--profile", "local,s4a", "--run", "x")
+    assert completed.returncode == 2
+    assert "s4a.conf is none" in completed.stderr
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ def run(*script: str) -> subprocess.CompletedProcess[bytes]:
     [
         (b"WARNING: Using incubator modules: jdk.incubator.vector\n", b""),
         (b"[W socket.cpp:601] no address\n", b""),
+        (b":: resolving dependencies :: org.apache.spark#spark-submit-parent-d0ea9066;1.0\n", b""),
+        (b"\tfound org.apache.hadoop#hadoop-aws;3.4.1 in central\n", b""),
+        (b"\t|      default     |   26  |   0   |   0   |   4   ||   22  |   0   |\n", b""),
+        (b"downloading https://repo1.maven.org/maven2/hadoop-aws-3.4.1.jar ...\n", None),
+        (b"\tat org.apache.spark.deploy.SparkSubmit.main(SparkSubmit.scala)\n", None),
         (b"[0]<stderr>:[W socket.cpp:601] no address\n", b""),
         (b"[0]<stdout>:epoch 1\n", b"epoch 1\n"),
         (b"[0]<stderr>:epoch 1\n", b"epoch 1\n"),

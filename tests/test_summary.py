@@ -129,7 +129,7 @@ def test_what_augment_made_is_told_with_the_shares_of_every_split(tmp_path: Path
             "all": {"smooth": 650 / 1200, "featured": 550 / 1200},
         },
     }
-    assert augmented(tmp_path, manifest) == [
+    assert augmented(RunDirectory(tmp_path), manifest) == [
         "1,203 images: 19,200 views of 1,200 galaxies (4,000 views/s). Quarantined: 3.",
         "  2  empty file",
         "  1  no label",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 from astropy.table import Table
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from galaxyspark.run_directory import file_url
+from galaxyspark.storage import Place, as_url, filesystem_of, open_dataset
 
 NOT_IN_FILES = ("features", "length", "modified")
 """Columns that only the Parquet files have."""
@@ -34,20 +32,22 @@ _DESCRIBED = {
 }
 
 
-def write_csv(catalogue_df: DataFrame, file: Path) -> None:
-    """Write one CSV file with a header, through one task, so that the driver never holds the rows."""
-    parts = file.with_suffix(".parts")
-    catalogue_df.drop(*NOT_IN_FILES).orderBy("galaxy_id").coalesce(1).write.csv(
-        file_url(parts), header=True, escape='"'
-    )
-    (part,) = parts.glob("part-*.csv")
-    os.rename(part, file)
-    for leftover in parts.iterdir():
-        leftover.unlink()
-    parts.rmdir()
+def write_csv(catalogue_df: DataFrame, parts: Place, file: Path) -> None:
+    """Write one CSV file with a header, through one task, so that the driver never holds the rows.
+
+    Args:
+        catalogue_df: The rows.
+        parts: Where Spark writes, for a moment.
+        file: The file.
+    """
+    catalogue_df.drop(*NOT_IN_FILES).orderBy("galaxy_id").coalesce(1).write.csv(as_url(parts), header=True, escape='"')
+    filesystem, path = filesystem_of(parts)
+    (part,) = filesystem.glob(f"{path}/part-*.csv")
+    filesystem.get_file(part, str(file))
+    filesystem.rm(path, recursive=True)
 
 
-def write_table(catalogue: Path, file: Path, described: Mapping[str, str]) -> None:
+def write_table(catalogue: Place, file: Path, described: Mapping[str, str]) -> None:
     """Write a FITS binary table or a VOTable, by the file's ending: what astronomers open in TOPCAT.
 
     Args:
@@ -55,7 +55,7 @@ def write_table(catalogue: Path, file: Path, described: Mapping[str, str]) -> No
         file: ``.fits`` or ``.vot``.
         described: Keywords of the table's header.
     """
-    dataset = ds.dataset(catalogue, format="parquet")
+    dataset = open_dataset(catalogue)
     columns = [name for name in dataset.schema.names if name not in NOT_IN_FILES]
     rows = dataset.to_table(columns=columns).sort_by("galaxy_id")
     is_fits = file.suffix == ".fits"

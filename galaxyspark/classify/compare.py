@@ -25,8 +25,9 @@ from galaxyspark.classify.saved import save_classifiers
 from galaxyspark.classify.svm import fit_svm
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import QUESTIONS
-from galaxyspark.run_directory import RunDirectory, versions, write_atomically
+from galaxyspark.run_directory import RunDirectory, versions
 from galaxyspark.settings import ClassifyJob, ClassifySettings
+from galaxyspark.storage import write_atomically
 from galaxyspark.views.augment import NUM_VIEWS
 
 JUDGED = ("validation", "test")

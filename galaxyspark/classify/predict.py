@@ -23,9 +23,10 @@ from galaxyspark.errors import UserError
 from galaxyspark.features.extract import published_program, runtime_of_worker, threads_of_task
 from galaxyspark.features.inference import Program
 from galaxyspark.network.card import ModelCard, load_card
-from galaxyspark.run_directory import RunDirectory, Staging, file_url
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import PredictJob, PredictSettings
 from galaxyspark.spark import broadcast, input_split, progress
+from galaxyspark.storage import Staging, as_url
 
 _IMAGES_PER_TASK = 500
 _FEW_IMAGES = 2_000
@@ -58,7 +59,7 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
         kept_df = kept_rows(spark, run, images, made_with)
         num_kept = kept_df.count() if kept_df else 0
         with progress(spark, "predict"):
-            url = file_url(staging.path("catalogue"))
+            url = as_url(staging.place("catalogue"))
             with new_images(spark, images, kept_df, num_kept) as content_df:
                 rows_df = catalogue_of(content_df, broadcast(spark, program), model, threads_of_task(spark))
                 with_class(rows_df, model, job.predict.min_confidence).write.parquet(url)
@@ -109,7 +110,7 @@ def kept_rows(spark: SparkSession, run: RunDirectory, images: Images, made_with:
     if published is None or published.get("made_with") != made_with:
         return None
     usable_df = images.files_df.where("reason IS NULL").select("path", "length", "modified")
-    catalogue_df = spark.read.parquet(file_url(run.path("catalogue"))).where("class_cnn IS NOT NULL")
+    catalogue_df = spark.read.parquet(as_url(run.place("catalogue"))).where("class_cnn IS NOT NULL")
     return catalogue_df.join(usable_df, ["path", "length", "modified"], "left_semi")
 
 
@@ -117,7 +118,7 @@ def num_dropped(spark: SparkSession, run: RunDirectory, images: Images) -> int:
     """Images of the published catalogue that are not in the folder, and so will not be in the new one."""
     if "predict" not in run.published():
         return 0
-    paths_df = spark.read.parquet(file_url(run.path("catalogue"))).select("path")
+    paths_df = spark.read.parquet(as_url(run.place("catalogue"))).select("path")
     return paths_df.join(images.files_df.select("path"), "path", "left_anti").count()
 
 
@@ -176,16 +177,16 @@ def add_unread(spark: SparkSession, images: Images, url: str) -> None:
 def write_files(catalogue_df: DataFrame, staging: Staging, job: PredictJob, made_with: Mapping[str, Any]) -> list[str]:
     """The catalogue in the other formats that are asked for; returns the files that would be too large."""
     if "csv" in job.predict.formats:
-        write_csv(catalogue_df, staging.path("catalogue.csv"))
+        write_csv(catalogue_df, staging.place("catalogue.parts"), staging.path("catalogue.csv"))
     endings = {"fits": "fits", "votable": "vot"}
     files = [f"catalogue.{endings[name]}" for name in job.predict.formats if name in endings]
     if catalogue_df.count() > MOST_ROWS:
         return files
-    keywords = {"run": str(job.run), "images": job.new_images, "network": str(made_with["train"])}
+    keywords = {"run": str(RunDirectory(job.run).root), "images": job.new_images, "network": str(made_with["train"])}
     keywords |= {"views": str(made_with["views"]), "minconf": f"{job.predict.min_confidence:g}"}
     keywords |= {"software": f"galaxyspark {__version__}", "date": datetime.now(UTC).isoformat(timespec="seconds")}
     for file in files:
-        write_table(staging.path("catalogue"), staging.path(file), keywords)
+        write_table(staging.place("catalogue"), staging.path(file), keywords)
     return []
 
 

@@ -7,8 +7,8 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from petastorm import make_batch_reader
 
+from galaxyspark.dataset.petastorm_files import petastorm_files
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import VOTE_FIELDS
-from galaxyspark.run_directory import file_url
+from galaxyspark.storage import Place, as_url, filesystem_of
 from galaxyspark.views.decode import decode_views
 
 BUFFER_VIEWS = 16_384
@@ -60,23 +61,30 @@ class Split:
     """How to read a split of the dataset of views.
 
     Attributes:
-        views: The dataset's directory.
+        views: Where the dataset lies.
         name: train, validation or test.
         classes: Names of the classes.
         with_votes: Whether to read the 37 votes too.
         decoding_threads: Threads that decode, outside Python's global lock.
     """
 
-    views: Path
+    views: Place
     name: str
     classes: Sequence[str]
     with_votes: bool = False
     decoding_threads: int = 2
 
+    @property
+    def place(self) -> str:
+        """Where the split's files lie."""
+        return f"{as_url(self.views)}/split={self.name}"
+
     def row_groups(self) -> list[int]:
         """Rows of every row group, from the footers, in the order in which petastorm deals them out to shards."""
-        files = sorted((self.views / f"split={self.name}").glob("*.parquet"), key=str)
-        footers = (pq.read_metadata(file) for file in files)
+        filesystem, path = filesystem_of(self.place)
+        with ThreadPoolExecutor(8) as threads:
+            files = sorted(filesystem.glob(f"{path}/*.parquet"))
+            footers = list(threads.map(partial(pq.read_metadata, filesystem=filesystem), files))
         return [footer.row_group(number).num_rows for footer in footers for number in range(footer.num_row_groups)]
 
 
@@ -176,8 +184,9 @@ def _refuse_pickle(split: Split) -> None:
     Raises:
         UserError: There is one.
     """
-    file = split.views / f"split={split.name}" / "_common_metadata"
-    if file.exists():
+    filesystem, path = filesystem_of(split.place)
+    if filesystem.exists(f"{path}/_common_metadata"):
+        file = f"{split.place}/_common_metadata"
         raise UserError(f"{file}: not of galaxyspark; reading it could run code of whoever made it. Augment again.")
 
 
@@ -194,7 +203,8 @@ def _row_groups(
     position = {name: index for index, name in enumerate(split.classes)}
     vote_fields = list(VOTE_FIELDS.values()) if split.with_votes else []
     reader = make_batch_reader(
-        file_url(split.views / f"split={split.name}"),
+        split.place,
+        filesystem=petastorm_files(split.place),
         schema_fields=["view", "label", "image", *vote_fields],
         workers_count=1,
         results_queue_size=2,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -17,7 +17,7 @@ from galaxyspark.dataset.images import Images, read_some_images
 from galaxyspark.dataset.labels import LEFT_OUT, Labels
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import SPLITS
-from galaxyspark.run_directory import file_url
+from galaxyspark.storage import Place, as_url, filesystem_of
 from galaxyspark.views.augment import NUM_VIEWS
 from galaxyspark.views.batches import reasons_of_batches
 from galaxyspark.views.reading import Reading
@@ -30,8 +30,8 @@ def write_quarantine(
     spark: SparkSession,
     images: Images,
     labels: Labels,
-    views_path: Path,
-    quarantine_path: Path,
+    views_path: Place,
+    quarantine_path: Place,
     reading: Reading,
     max_share: float,
 ) -> dict[str, int]:
@@ -47,7 +47,7 @@ def write_quarantine(
         UserError: More than ``max_share`` of the images are there, not counting those without a label (which the user
             allowed) and those that a label rule leaves out.
     """
-    written_df = spark.read.parquet(file_url(views_path)).where("view = 0").select("galaxy_id")
+    written_df = spark.read.parquet(as_url(views_path)).where("view = 0").select("galaxy_id")
     # A file that is no use may bear the id of one that is.
     unused_df = images.files_df.where("reason IS NOT NULL")
     lost_df = images.files_df.where("reason IS NULL").join(written_df, "galaxy_id", "left_anti")
@@ -63,8 +63,8 @@ def write_quarantine(
     quarantine_df = known_df.join(reasons_df.withColumnRenamed("reason", "found"), "path", "left").select(
         "galaxy_id", "path", "size", F.coalesce("reason", "found", F.lit(CANNOT_BE_READ)).alias("reason")
     )
-    quarantine_df.coalesce(1).write.parquet(file_url(quarantine_path))
-    rows = spark.read.parquet(file_url(quarantine_path)).groupBy("reason").count().orderBy(F.desc("count"), "reason")
+    quarantine_df.coalesce(1).write.parquet(as_url(quarantine_path))
+    rows = spark.read.parquet(as_url(quarantine_path)).groupBy("reason").count().orderBy(F.desc("count"), "reason")
     counts = {row["reason"]: row["count"] for row in rows.collect()}
     _refuse_too_many(spark, counts, images, quarantine_path, max_share)
     return counts
@@ -78,13 +78,13 @@ def _reasons_of_unreadable(spark: SparkSession, unreadable_df: DataFrame, readin
 
 
 def _refuse_too_many(
-    spark: SparkSession, counts: dict[str, int], images: Images, quarantine_path: Path, max_share: float
+    spark: SparkSession, counts: dict[str, int], images: Images, quarantine_path: Place, max_share: float
 ) -> None:
     bad = {reason: count for reason, count in counts.items() if not reason.startswith((NO_LABEL, LEFT_OUT))}
     num_images = images.files_df.count()
     if sum(bad.values()) <= max_share * num_images:
         return
-    rows_df = spark.read.parquet(file_url(quarantine_path)).groupBy("reason").agg(F.min("path").alias("path"))
+    rows_df = spark.read.parquet(as_url(quarantine_path)).groupBy("reason").agg(F.min("path").alias("path"))
     examples = {row["reason"]: row["path"] for row in rows_df.collect()}
     listed = "".join(f"\n  {count:,}  {reason}, such as {examples[reason]}" for reason, count in list(bad.items())[:8])
     raise UserError(
@@ -94,7 +94,7 @@ def _refuse_too_many(
 
 
 def count_views(
-    spark: SparkSession, images: Images, views_path: Path, classes: Sequence[str], quarantined: dict[str, int]
+    spark: SparkSession, images: Images, views_path: Place, classes: Sequence[str], quarantined: dict[str, int]
 ) -> dict[str, Any]:
     """Counts for the manifest, of the files as they are; the galaxies of each class in each split are those of view 0.
 
@@ -102,7 +102,7 @@ def count_views(
         UserError: A split has no galaxies.
         RuntimeError: Galaxies and quarantined images are not, together, the images that were listed.
     """
-    views_df = spark.read.parquet(file_url(views_path))
+    views_df = spark.read.parquet(as_url(views_path))
     rows = views_df.groupBy("split", "label").agg(
         F.count_if(F.col("view") == 0).alias("galaxies"), F.count("*").alias("views")
     )
@@ -148,18 +148,19 @@ def class_shares(galaxies: dict[str, dict[str, int]]) -> dict[str, dict[str, flo
     return shares
 
 
-def describe_files(views_path: Path) -> dict[str, Any]:
+def describe_files(views_path: Place) -> dict[str, Any]:
     """Number and size of the dataset's files and row groups, by split, from the files' footers."""
-    return {split: _describe(sorted((views_path / f"split={split}").glob("*.parquet"))) for split in SPLITS}
+    filesystem, path = filesystem_of(views_path)
+    return {split: _describe(filesystem, filesystem.glob(f"{path}/split={split}/*.parquet")) for split in SPLITS}
 
 
-def _describe(files: list[Path]) -> dict[str, Any]:
+def _describe(filesystem: AbstractFileSystem, files: list[str]) -> dict[str, Any]:
     with ThreadPoolExecutor(8) as threads:
-        footers = list(threads.map(pq.read_metadata, files))
+        footers = list(threads.map(partial(pq.read_metadata, filesystem=filesystem), files))
     row_groups = [footer.row_group(n).total_byte_size for footer in footers for n in range(footer.num_row_groups)]
     return {
         "files": len(files),
-        "bytes": sum(file.stat().st_size for file in files),
+        "bytes": sum(filesystem.size(file) for file in files),
         "row_groups": len(row_groups),
         "row_group_mb": {
             "min": round(min(row_groups) / 2**20, 2),

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,15 @@ from pyspark.sql import functions as F
 
 from galaxyspark.dataset.images import Images, find_images, read_images, read_some_images
 from galaxyspark.dataset.labels import Labels, check_match, read_labels
+from galaxyspark.dataset.petastorm_files import petastorm_files
 from galaxyspark.dataset.reconcile import count_views, describe_files, write_quarantine
 from galaxyspark.dataset.schema import views_schema
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import split_of
-from galaxyspark.run_directory import RunDirectory, file_url
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import AugmentJob, AugmentSettings
 from galaxyspark.spark import input_split, progress
+from galaxyspark.storage import Place, as_url
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe
 from galaxyspark.views.batches import colour_sums_of_batches, views_of_batches
 from galaxyspark.views.colour import ColourSums, principal_axes
@@ -61,11 +62,11 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
             contents = read_some_images(spark, sample[:_PREVIEW_IMAGES]).orderBy(F.xxhash64("galaxy_id")).collect()
             galaxies = {row["galaxy_id"]: bytes(row["content"]) for row in contents}
             write_contact_sheet(galaxies, recipe, staging.path("preview.png"))
-        views_path = staging.path("views")
+        views_path = staging.place("views")
         with progress(spark, "augment"):
             make_dataset(spark, images, labels, recipe, settings, views_path)
         quarantined = write_quarantine(
-            spark, images, labels, views_path, staging.path("quarantine"), recipe.reading, settings.max_quarantined
+            spark, images, labels, views_path, staging.place("quarantine"), recipe.reading, settings.max_quarantined
         )
         counts = count_views(spark, images, views_path, labels.classes, quarantined)
         staging.manifest = {
@@ -137,7 +138,7 @@ def colour_axes(spark: SparkSession, paths: list[str], reading: Reading) -> tupl
 
 
 def make_dataset(
-    spark: SparkSession, images: Images, labels: Labels, recipe: ViewRecipe, settings: AugmentSettings, path: Path
+    spark: SparkSession, images: Images, labels: Labels, recipe: ViewRecipe, settings: AugmentSettings, path: Place
 ) -> None:
     """Images and labels to the petastorm dataset of views."""
     schema = views_schema(recipe.size_px, recipe.jpeg_quality)
@@ -182,8 +183,9 @@ def _in_order(make_views, columns, batches):  # type: ignore[no-untyped-def]
         yield batch.select(columns)
 
 
-def write_views(spark: SparkSession, views_df: DataFrame, path: Path, schema: Unischema, row_group_mb: int) -> None:
+def write_views(spark: SparkSession, views_df: DataFrame, path: Place, schema: Unischema, row_group_mb: int) -> None:
     """Write the petastorm dataset, a directory per split, its JPEG bytes as they are: they do not shrink."""
-    url = file_url(path)
-    with materialize_dataset(spark, url, schema, row_group_mb):
+    url = as_url(path)
+    factory = None if url.startswith("file:") else partial(petastorm_files, url)
+    with materialize_dataset(spark, url, schema, row_group_mb, filesystem_factory=factory):
         views_df.write.partitionBy("split").option("compression", "none").parquet(url)

@@ -55,13 +55,13 @@ def judged_galaxies(run: RunDirectory, network: DreamNetwork) -> list[JudgedGala
     Raises:
         UserError: The test split is empty.
     """
-    directory = run.path("views") / "split=test"
+    directory = run.path("views/split=test")
     views = ds.dataset(directory, format="parquet") if directory.is_dir() else None
     first_views = ds.field("view") == 0
     ids = views.to_table(columns=["galaxy_id"], filter=first_views)["galaxy_id"].to_pylist() if views else []
     if views is None or not ids:
         raise UserError(
-            f"{run.path('views')}: the test split is empty. Augment more galaxies, or a larger share of them."
+            f"{run.place('views')}: the test split is empty. Augment more galaxies, or a larger share of them."
         )
     wanted = first_views & ds.field("galaxy_id").isin(sorted(ids)[:MOST_GALAXIES])
     table = views.to_table(columns=["galaxy_id", "label", "image"], filter=wanted).sort_by("galaxy_id")

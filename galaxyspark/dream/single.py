@@ -10,8 +10,9 @@ from galaxyspark.dream.galaxies import galaxy_to_change, judged_galaxies, noise,
 from galaxyspark.dream.goals import DreamNetwork, class_goal, guided_goal, layer_goal, open_network
 from galaxyspark.dream.sheets import encode_png, safe_name
 from galaxyspark.errors import UserError
-from galaxyspark.run_directory import RunDirectory, write_atomically
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import DreamJob
+from galaxyspark.storage import Place, write_atomically
 
 
 def asks_for_one(job: DreamJob) -> bool:
@@ -19,7 +20,7 @@ def asks_for_one(job: DreamJob) -> bool:
     return any((job.layer, job.dream_class, job.image, job.guide, job.noise))
 
 
-def dream_one(job: DreamJob, say: Callable[[str], None] = print) -> Path:
+def dream_one(job: DreamJob, say: Callable[[str], None] = print) -> Place:
     """Write ``RUN/dream-<layer or class>-<image or noise>.png``; what the stage has published stays as it is.
 
     Args:
@@ -41,9 +42,10 @@ def dream_one(job: DreamJob, say: Callable[[str], None] = print) -> Path:
     dreamed = ascend(start, goal, job.dream, job.seed)
     say(f"Beginning with {name}: response {dreamed.before:.3g} before, {dreamed.after:.3g} after.")
     parts = [job.layer or job.dream_class, name, *(["guided-by", Path(job.guide).stem] if job.guide else [])]
-    file = run.path(f"dream-{'-'.join(map(safe_name, parts))}.png")
-    write_atomically(file, encode_png(dreamed.picture))
-    return file
+    name = f"dream-{'-'.join(map(safe_name, parts))}.png"
+    write_atomically(run.path(name), encode_png(dreamed.picture))
+    run.keep(name)
+    return run.place(name)
 
 
 def _check(job: DreamJob) -> None:

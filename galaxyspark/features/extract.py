@@ -16,9 +16,10 @@ from galaxyspark.errors import UserError
 from galaxyspark.features.inference import Program, Runtime, infer
 from galaxyspark.galaxyzoo.tree import VOTE_FIELDS
 from galaxyspark.network.card import ModelCard, load_card
-from galaxyspark.run_directory import RunDirectory, file_url
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import ExtractJob, ExtractSettings, InferenceSettings
 from galaxyspark.spark import broadcast, progress
+from galaxyspark.storage import as_url
 
 
 def extract(spark: SparkSession, job: ExtractJob) -> dict[str, Any]:
@@ -39,15 +40,15 @@ def extract(spark: SparkSession, job: ExtractJob) -> dict[str, Any]:
     check_fit(card, data, run)
     with run.stage("extract", job, {"augment": data["id"], "train": model["id"]}) as staging:
         program = published_program(spark, run, card, job.inference)
-        views_df = wanted_views(spark.read.parquet(file_url(run.path("views"))), job.extract)
+        views_df = wanted_views(spark.read.parquet(as_url(run.place("views"))), job.extract)
         columns = ["galaxy_id", "view", "split", "label", "features", "probabilities"]
         if card.objective == "votes":
             views_df = views_df.withColumn("true_votes", F.array(*VOTE_FIELDS.values()))
             columns += ["votes", "true_votes"]
         with progress(spark, "extract"):
             features_df = with_inference(spark, views_df, program, card).select(*columns)
-            features_df.write.parquet(file_url(staging.path("features")))
-        num_views = spark.read.parquet(file_url(staging.path("features"))).count()
+            features_df.write.parquet(as_url(staging.place("features")))
+        num_views = spark.read.parquet(as_url(staging.place("features"))).count()
         staging.handled = num_views, "views"
         staging.manifest = {
             "classes": data["classes"],
@@ -69,7 +70,7 @@ def check_fit(card: ModelCard, data: Mapping[str, Any], run: RunDirectory) -> No
     if found != expected:
         names = [f"{', '.join(classes)} at {size_px} px" for classes, size_px in (found, expected)]
         raise UserError(
-            f"{run.path('model')}: made for {names[0]}, but the views are of {names[1]}. "
+            f"{run.place('model')}: made for {names[0]}, but the views are of {names[1]}. "
             f"Train on these views: ./submit.sh train --run {run.root} ..."
         )
 

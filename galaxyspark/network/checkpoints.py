@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from galaxyspark.errors import UserError
-from galaxyspark.run_directory import write_atomically
+from galaxyspark.storage import write_atomically
 
 _NAME = re.compile(r"step-(\d+)\.pt")
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from galaxyspark.run_directory import write_atomically
+from galaxyspark.run_directory import RunDirectory
+from galaxyspark.storage import write_atomically
 
 _FILE = "progress.json"
 
@@ -54,14 +55,14 @@ def read_progress(checkpoints: Path) -> tuple[Progress, float] | None:
         return None
 
 
-def unfinished_training(checkpoints: Path, views: str | None) -> tuple[Progress, float] | None:
+def unfinished_training(run: RunDirectory, views: str | None) -> tuple[Progress, float] | None:
     """As ``read_progress``, of a training that has not ended, on views that are still there.
 
     Args:
-        checkpoints: Their directory.
+        run: In which it trains.
         views: The id of the manifest of ``augment``; None where there is none.
     """
-    found = read_progress(checkpoints)
+    found = read_progress(run.path(f"checkpoints/{_FILE}").parent)
     return found if found and not found[0].finished and found[0].views == views else None
 
 

@@ -38,8 +38,9 @@ from galaxyspark.network.objectives import ClassesObjective, Objective, VotesObj
 from galaxyspark.network.progress import Progress, clear_progress, write_progress
 from galaxyspark.network.schedule import Plan
 from galaxyspark.network.validation import HIGHER_IS_BETTER, Validation, sums_of
-from galaxyspark.run_directory import RunDirectory, versions, write_atomically
+from galaxyspark.run_directory import RunDirectory, versions
 from galaxyspark.settings import TrainJob, TrainSettings
+from galaxyspark.storage import write_atomically
 from galaxyspark.views.augment import ViewRecipe
 
 STOPPED = 143
@@ -150,7 +151,7 @@ def make_objective(settings: TrainSettings, data: dict[str, Any]) -> Objective:
 
 
 def _split(job: TrainJob, run: RunDirectory, data: dict[str, Any], name: str) -> Split:
-    return Split(run.path("views"), name, tuple(data["classes"]), with_votes=job.train.objective == "votes")
+    return Split(run.place("views"), name, tuple(data["classes"]), with_votes=job.train.objective == "votes")
 
 
 def starting_point(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> dict[str, Any] | None:
@@ -391,6 +392,8 @@ class Trainer:
             identity["views"], finished, self.step, plan.steps_per_epoch, plan.total_steps, self.history
         )
         write_progress(self.checkpoints.directory, progress)
+        for name in ("checkpoints", "tensorboard"):
+            self.run.keep(name)
         self.checkpoint_at = time.monotonic()
 
     def _resume(self) -> None:

@@ -20,8 +20,9 @@ from galaxyspark.report.figures import draw_runs
 from galaxyspark.report.galaxies import JudgedGalaxies, as_block, read_judged_galaxies, read_pictures
 from galaxyspark.report.page import render
 from galaxyspark.report.records import StageTime, read_learning, stage_times
-from galaxyspark.run_directory import RunDirectory, write_atomically
+from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import STAGES, CompareJob
+from galaxyspark.storage import Place, write_atomically
 from galaxyspark.summary import CLASSIFIERS, read_metrics
 
 MOST_GALAXIES = 36
@@ -36,7 +37,7 @@ class ComparedRun:
 
     Attributes:
         name: Of its directory; with more of the path where another has the same.
-        root: Its directory.
+        root: Where it lies.
         metrics: The content of metrics.json.
         history: Rows of history.jsonl.
         times: Of its stages.
@@ -46,7 +47,7 @@ class ComparedRun:
     """
 
     name: str
-    root: Path
+    root: Place
     metrics: dict[str, Any]
     history: list[dict[str, Any]]
     times: dict[str, StageTime]
@@ -177,7 +178,7 @@ def read_flat_settings(run: RunDirectory, stages: Mapping[str, Any]) -> dict[str
     """Every setting of the stages by ``<stage>.<setting>``, as text, but for where and how a job runs."""
     flat: dict[str, str] = {}
     for stage in stages:
-        content = yaml.safe_load((run.path("settings") / f"{stage}.yaml").read_text())
+        content = yaml.safe_load((run.path(f"settings/{stage}.yaml")).read_text())
         for name, value in content.items():
             of_section = value if isinstance(value, dict) else {name: value}
             flat |= {f"{stage}.{key}": _as_text(each) for key, each in of_section.items() if key not in _NOT_COMPARED}
@@ -247,7 +248,9 @@ def describe_differing(runs: Sequence[ComparedRun], shared: Shared, chosen: NDAr
     """What the page's script has of some of the shared galaxies."""
     pictures: dict[str, dict[str, Any]] = {}
     for run in runs:  # the first that still has its views
-        pictures = pictures or read_pictures(run.root / "views" / "split=test", shared.ids[chosen], shared.ids[:0])
+        pictures = pictures or read_pictures(
+            RunDirectory(Path(run.root)).path("views/split=test"), shared.ids[chosen], shared.ids[:0]
+        )
     classes = runs[0].galaxies.classes
     galaxies = {}
     for position in chosen:

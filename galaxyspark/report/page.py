@@ -60,7 +60,7 @@ def write_report(job: ReportJob) -> dict[str, Any]:
     """
     run = RunDirectory(job.run)
     published = {stage: manifest for stage, manifest in run.published().items() if stage != "report"}
-    if not run.root.exists():
+    if not run.exists():
         raise UserError(f"{run.root}: no such run.")
     if not published:
         raise UserError(
@@ -133,7 +133,7 @@ def collect_galaxies(run: RunDirectory, galaxies: JudgedGalaxies | None, seed: i
     places = None if features is None else place(features, seed)
     if places is None:
         on_map = on_map[:0]
-    views = run.path("views") / "split=test"
+    views = run.path("views/split=test")
     facts: dict[str, Any] = {
         "classes": galaxies.classes,
         "questions": [

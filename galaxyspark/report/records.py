@@ -90,7 +90,7 @@ def read_learning(run: RunDirectory, published: Mapping[str, Mapping[str, Any]])
     file = run.path("history.jsonl")
     if file.is_file():
         history, stopped = [json.loads(line) for line in file.read_text().splitlines()], ""
-    elif found := unfinished_training(run.path("checkpoints"), published.get("augment", {}).get("id")):
+    elif found := unfinished_training(run, published.get("augment", {}).get("id")):
         history, stopped = found[0].history, found[0].where
     else:
         return Learning([])
@@ -147,7 +147,7 @@ def _picture(path: str) -> str:
 
 def read_settings(run: RunDirectory, stages: Iterable[str]) -> dict[str, tuple[int, str]]:
     """Seed and whole text of the settings file of each stage."""
-    files = {stage: run.path("settings") / f"{stage}.yaml" for stage in stages}
+    files = {stage: run.path(f"settings/{stage}.yaml") for stage in stages}
     texts = {stage: file.read_text() for stage, file in files.items() if file.is_file()}
     return {stage: (yaml.safe_load(text)["seed"], text) for stage, text in texts.items()}
 

@@ -18,7 +18,12 @@ def digest(run: Path) -> list[Row]:
     A list and not a set, so that a row that was written twice counts twice. Read by pyarrow, which knows nothing of
     Spark or petastorm.
     """
-    table = pyarrow.dataset.dataset(run / "views", format="parquet", partitioning="hive").to_table()
+    return rows_of(pyarrow.dataset.dataset(run / "views", format="parquet", partitioning="hive"))
+
+
+def rows_of(views: pyarrow.dataset.Dataset) -> list[Row]:
+    """The same of a dataset that lies anywhere."""
+    table = views.to_table()
     columns = table.sort_by([("galaxy_id", "ascending"), ("view", "ascending")]).to_pydict()
     votes = zip(*(values for name, values in sorted(columns.items()) if name.startswith("Class")), strict=True)
     images = [hashlib.sha256(image).hexdigest() for image in columns["image"]]

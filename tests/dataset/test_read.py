@@ -24,7 +24,7 @@ from petastorm.etl.dataset_metadata import UNISCHEMA_KEY
 from galaxyspark.dataset.read import Batch, Shard, Split, TrainingViews, evaluation_batches
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import VOTE_COLUMNS
-from galaxyspark.run_directory import file_url
+from galaxyspark.storage import as_url
 
 CLASSES = ("smooth", "featured", "artifact")
 
@@ -163,7 +163,7 @@ def test_a_schema_that_is_code_is_refused(augmented_run: Path, tmp_path: Path) -
     schema = pa.schema([("view", pa.int8())]).with_metadata({UNISCHEMA_KEY: pickle.dumps(_Evil(marker))})
     pq.write_metadata(schema, directory / "_common_metadata")
     with suppress(Exception):
-        make_batch_reader(file_url(directory))
+        make_batch_reader(as_url(directory))
     assert marker.exists()  # this is what petastorm does
     marker.unlink()
     training = TrainingViews(Split(views, "train", ["smooth"]), 8, Shard(), seed=1)

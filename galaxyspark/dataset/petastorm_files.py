@@ -1,0 +1,38 @@
+"""Files behind a URL as petastorm 0.13 wants them: as pyarrow's older kind of file system, which pyarrow 15 dropped."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+from galaxyspark.storage import filesystem_of
+
+with warnings.catch_warnings(action="ignore"):
+    from pyarrow.filesystem import DaskFileSystem
+
+
+class FilesBehindUrl(DaskFileSystem):  # type: ignore[misc]
+    """What fsspec reads and writes at a URL."""
+
+    def __init__(self, url: str) -> None:
+        """Open what the URL's kind needs; see ``storage.filesystem_of``."""
+        with warnings.catch_warnings(action="ignore"):
+            super().__init__(filesystem_of(url)[0])
+
+    def isdir(self, path: str) -> bool:
+        """Whether files lie below the path."""
+        return bool(self.fs.isdir(path))
+
+    def isfile(self, path: str) -> bool:
+        """Whether it is the path of a file."""
+        return bool(self.fs.isfile(path))
+
+    def walk(self, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Each directory from the path on: its path, the names of its directories and of its files."""
+        for directory, directories, files in self.fs.walk(path):
+            yield directory, sorted(directories), sorted(files)
+
+
+def petastorm_files(url: str) -> FilesBehindUrl | None:
+    """What to give to petastorm for a URL; None where it finds the files by itself, on a disk."""
+    return None if url.startswith("file:") else FilesBehindUrl(url)

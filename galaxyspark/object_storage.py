@@ -1,0 +1,191 @@
+"""A run behind a URL, such as in an object store, where nothing can be renamed at once.
+
+Each attempt at a stage writes below a name of its own, ``stages/<stage>-<time>-<id>/``, and nothing of it is moved. The
+manifest alone, ``manifests/<stage>.json``, says which attempt is the published one, and it is replaced as a whole: a
+reader finds the old stage or the new one. What it replaces is removed then. An attempt that was killed is named by no
+manifest; later attempts remove it when it is a day old, as nothing tells it from one that is still running.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from galaxyspark.errors import UserError
+from galaxyspark.settings import STAGES
+from galaxyspark.storage import Place, Staging, Storage, filesystem_of
+
+_TIME = "%Y%m%dT%H%M%S"
+_ATTEMPT = re.compile(r"stages/\w+-(\d{8}T\d{6})-\w+")
+_MAY_STILL_RUN = timedelta(days=1)
+
+
+class ObjectStorage(Storage):
+    """The run behind a URL; see ``storage.Storage``."""
+
+    def __init__(self, url: str) -> None:
+        """Point at a URL, where nothing need be.
+
+        Raises:
+            UserError: It is no URL of a place for a run, or no package for it is installed.
+        """
+        if re.match(r"s3n?://", url):
+            raise UserError(f"--run {url}: Spark's name for it is s3a://...")
+        if url.startswith("hdfs:") and not re.match(r"hdfs://[^/]+:\d+/", url):
+            raise UserError(f"--run {url}: name the namenode and its port too, hdfs://HOST:PORT/...")
+        self.root: Place = url.rstrip("/")
+        self._files, self._base = filesystem_of(self.root)
+        self._copied: set[Path] = set()
+        self._kept: dict[Path, float] = {}
+
+    @override
+    def exists(self) -> bool:
+        return bool(self._files.exists(self._base))
+
+    @override
+    def place(self, name: str) -> str:
+        return f"{self.root}/{self._where(name)}"
+
+    @override
+    def path(self, name: str) -> Path:
+        where = self._where(name)
+        copy = _copies() / hashlib.sha256(str(self.root).encode()).hexdigest()[:12] / where
+        if self._copied.isdisjoint([copy, *copy.parents]):
+            self._fetch(f"{self._base}/{where}", copy)
+            self._copied.add(copy)
+        return copy
+
+    @override
+    def has(self, name: str) -> bool:
+        return bool(self._files.exists(f"{self._base}/{self._where(name)}"))
+
+    @override
+    def keep(self, name: str) -> None:
+        local, remote = self.path(name), f"{self._base}/{name}"
+        files = [local] if local.is_file() else sorted(path for path in local.rglob("*") if path.is_file())
+        for file in files:
+            if self._kept.get(file) != file.stat().st_mtime:
+                self._put(file, remote if file == local else f"{remote}/{file.relative_to(local)}")
+                self._kept[file] = file.stat().st_mtime
+        names = {str(file.relative_to(local)) for file in files}
+        for path in self._list(remote) if not local.is_file() else ():
+            if path.removeprefix(f"{remote}/") not in names:
+                self._files.rm_file(path)
+
+    @override
+    def manifest(self, stage: str) -> dict[str, Any] | None:
+        try:
+            content: dict[str, Any] = json.loads(self._files.cat_file(f"{self._base}/manifests/{stage}.json"))
+        except FileNotFoundError:
+            return None
+        return content
+
+    @override
+    def is_running(self, stage: str) -> bool:
+        return False  # which cannot be known
+
+    @override
+    def leftovers(self, stage: str) -> list[str]:
+        return []  # nor can this
+
+    @override
+    @contextmanager
+    def only_one(self, stage: str) -> Iterator[None]:
+        yield  # each attempt has a place of its own; who publishes last is who is read
+
+    @override
+    def begin(self, stage: str) -> Staging:
+        self._remove_old_attempts(stage)
+        attempt = f"stages/{stage}-{datetime.now(UTC).strftime(_TIME)}-{uuid.uuid4().hex[:8]}"
+        directory = Path(tempfile.mkdtemp(prefix=f"galaxyspark-{stage}-"))
+        return Staging(directory, attempt, str(self.root))
+
+    @override
+    def outputs(self, staging: Staging) -> list[str]:
+        local = {path.name for path in staging.directory.iterdir()}
+        base = f"{self._base}/{staging.attempt}/"
+        return sorted(local | {path.removeprefix(base).partition("/")[0] for path in self._list(base.rstrip("/"))})
+
+    @override
+    def publish(self, stage: str, staging: Staging) -> None:
+        before = self.manifest(stage)
+        for file in sorted(path for path in staging.directory.rglob("*") if path.is_file()):
+            self._put(file, f"{self._base}/{staging.attempt}/{file.relative_to(staging.directory)}")
+        self._put(staging.path(f"manifests/{stage}.json"), f"{self._base}/manifests/{stage}.json")
+        if before:
+            self._remove(before["attempt"])
+
+    @override
+    def end(self, staging: Staging) -> None:
+        shutil.rmtree(staging.directory, ignore_errors=True)
+        if all((manifest or {}).get("attempt") != staging.attempt for manifest in map(self.manifest, STAGES)):
+            self._remove(staging.attempt)
+
+    def _where(self, name: str) -> str:
+        """What a published name is called below the root: part of its stage's attempt."""
+        for stage in STAGES:
+            manifest = self.manifest(stage)
+            if manifest and (name.partition("/")[0] in manifest["outputs"] or name == f"settings/{stage}.yaml"):
+                return f"{manifest['attempt']}/{name}"
+        return name
+
+    def _list(self, path: str) -> list[str]:
+        try:
+            found: list[str] = self._files.find(path)
+        except FileNotFoundError:
+            return []
+        return found
+
+    def _fetch(self, path: str, copy: Path) -> None:
+        for file in self._list(path):
+            target = copy / file.removeprefix(path).lstrip("/") if file != path else copy
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._files.get_file(file, str(target))
+            modified = self._files.modified(file).timestamp()
+            os.utime(target, (modified, modified))
+            self._kept[target] = target.stat().st_mtime
+
+    def _put(self, file: Path, path: str) -> None:
+        """Replace a file as a whole: object stores do so of themselves, elsewhere it is renamed."""
+        if "s3a" in self._files.protocol:
+            self._files.put_file(str(file), path)
+            return
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}"
+        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._files.put_file(str(file), temporary)
+        self._files.mv(temporary, path, overwrite=True)
+
+    def _remove(self, attempt: str) -> None:
+        if self._files.exists(f"{self._base}/{attempt}"):
+            self._files.rm(f"{self._base}/{attempt}", recursive=True)
+
+    def _remove_old_attempts(self, stage: str) -> None:
+        published = (self.manifest(stage) or {}).get("attempt")
+        for path in self._list(f"{self._base}/stages"):
+            found = _ATTEMPT.match(path.removeprefix(f"{self._base}/"))
+            if not found or found[0] == published or not found[0].startswith(f"stages/{stage}-"):
+                continue
+            if datetime.strptime(found[1], _TIME).replace(tzinfo=UTC) < datetime.now(UTC) - _MAY_STILL_RUN:
+                self._remove(found[0])
+
+
+@cache
+def _copies() -> Path:
+    """Where this process has its copies, until it ends."""
+    directory = tempfile.mkdtemp(prefix="galaxyspark-copies-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)

@@ -1,0 +1,102 @@
+"""An object store and a HDFS of this machine's own, started for tests: MinIO, and Hadoop's mini cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyspark
+import pytest
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "galaxyspark" / "tests"
+MINIO = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
+MAVEN = "https://repo1.maven.org/maven2"
+MINICLUSTER = (
+    "org/apache/hadoop/hadoop-client-minicluster/3.4.1/hadoop-client-minicluster-3.4.1.jar",
+    "junit/junit/4.13.2/junit-4.13.2.jar",
+    "org/mockito/mockito-core/2.28.2/mockito-core-2.28.2.jar",
+)
+USER, PASSWORD = "galaxyspark-test", "minio-password-of-the-test"
+_DEADLINE_S = 120
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def s3_server(directory: Path) -> Iterator[str]:
+    """MinIO; yields its endpoint."""
+    address = f"127.0.0.1:{free_port()}"
+    environment = os.environ | {"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off"}
+    command = [str(_minio()), "server", "--quiet", "--address", address, str(directory / "objects")]
+    with _server(command, directory / "minio.log", environment, lambda: _answers(f"http://{address}")):
+        yield f"http://{address}"
+
+
+@contextmanager
+def hdfs_server(directory: Path) -> Iterator[str]:
+    """A namenode and a datanode in one process; yields the URL of the root."""
+    port, details = free_port(), directory / "details.json"
+    jars = [*(_downloaded(jar) for jar in MINICLUSTER), Path(pyspark.__file__).parent / "jars" / "*"]
+    command = ["java", "-Xmx512m", f"-Dtest.build.data={directory}", "-cp", ":".join(map(str, jars))]
+    command += ["org.apache.hadoop.test.MiniDFSClusterManager", "-format", "-datanodes", "1"]
+    command += ["-nnport", str(port), "-writeDetails", str(details)]
+    with _server(command, directory / "hdfs.log", dict(os.environ), details.exists):
+        yield f"hdfs://127.0.0.1:{port}"
+
+
+@contextmanager
+def _server(command: list[str], log: Path, environment: dict[str, str], is_ready: Callable[[], bool]) -> Iterator[None]:
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, cwd=log.parent, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + _DEADLINE_S
+        while not is_ready():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")
+            time.sleep(0.2)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/minio/health/live", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _minio() -> Path:
+    """The server: installed, or built once as a Go module and kept."""
+    found, built = shutil.which("minio"), CACHE / "minio"
+    if found:
+        return Path(found)
+    if not built.exists():
+        if not shutil.which("go"):
+            pytest.skip("neither minio nor Go to build it with")
+        subprocess.run(["go", "install", MINIO], env=os.environ | {"GOBIN": str(CACHE)}, check=True, timeout=1800)
+    return built
+
+
+def _downloaded(jar: str) -> Path:
+    file = CACHE / Path(jar).name
+    if not file.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        try:
+            urllib.request.urlretrieve(f"{MAVEN}/{jar}", file.with_suffix(".part"))
+        except OSError as error:
+            pytest.skip(f"{jar}: cannot be downloaded ({error})")
+        file.with_suffix(".part").rename(file)
+    return file

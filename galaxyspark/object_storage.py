@@ -41,7 +41,7 @@ class ObjectStorage(Storage):
         """Point at a URL, where nothing need be.
 
         Raises:
-            UserError: It is no URL of a place for a run, or no package for it is installed.
+            UserError: It is no URL of a place for a run, no package for it is installed, or it cannot be reached.
         """
         if re.match(r"s3n?://", url):
             raise UserError(f"--run {url}: Spark's name for it is s3a://...")
@@ -49,6 +49,11 @@ class ObjectStorage(Storage):
             raise UserError(f"--run {url}: name the namenode and its port too, hdfs://HOST:PORT/...")
         self.root: Place = url.rstrip("/")
         self._files, self._base = filesystem_of(self.root)
+        try:
+            self.exists()
+        except Exception as error:  # every kind of storage has its own
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"--run {url}: cannot be reached ({reason}). Are address and credentials right?") from None
         self._copied: set[Path] = set()
         self._kept: dict[Path, float] = {}
 
@@ -145,10 +150,10 @@ class ObjectStorage(Storage):
 
     def _list(self, path: str) -> list[str]:
         try:
-            found: list[str] = self._files.find(path)
+            found = self._files.find(path)
         except FileNotFoundError:
             return []
-        return found
+        return [file for file in found if not file.endswith("/")]  # which Spark leaves for directories
 
     def _fetch(self, path: str, copy: Path) -> None:
         for file in self._list(path):

@@ -126,12 +126,23 @@ def broadcast(spark: SparkSession, value: Value) -> Broadcast[Value]:
     return spark.sparkContext.broadcast(cast(Value, _InOnePiece(value)))
 
 
+_PLAINLY = {
+    "No space left on device": "No space left on device (where the run or Spark's own files lie, spark.local.dir)",
+    "Disk quota exceeded": "Disk quota exceeded (where the run or Spark's own files lie, spark.local.dir)",
+    "S3AFileSystem not found": "it lacks the connector for s3a://. Add it to the profile: --profile local,s3a",
+}
+
+
+def told_plainly(text: str) -> str:
+    """What a text of Spark's means, where it is one that users meet; else empty."""
+    return next((plainly for known, plainly in _PLAINLY.items() if known in text), "")
+
+
 def cause_of(error: Exception) -> str:
     """What is at the bottom of a failed Spark job, in one line."""
     text = str(error)
-    for known in ("No space left on device", "Disk quota exceeded"):
-        if known in text:
-            return f"{known} (where the run or Spark's own files lie, spark.local.dir)"
+    if told := told_plainly(text):
+        return told
     # A Python worker's traceback ends with what went wrong; Java says it behind the last "Caused by".
     raised = re.findall(
         r"^(?:\w+\.)*\w*(?:Error|Exception)(?:: .+)?$", text.partition("Traceback (most")[2], re.MULTILINE

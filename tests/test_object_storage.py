@@ -178,3 +178,8 @@ def test_only_what_is_asked_for_is_copied(root: Path) -> None:
 def test_urls_that_cannot_be_a_run(url: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         RunDirectory(Path(url))
+
+
+def test_a_storage_that_does_not_answer_is_one_message() -> None:
+    with pytest.raises(UserError, match=r"--run hdfs://127.0.0.1:9/run: cannot be reached \(.*refused"):
+        RunDirectory(Path("hdfs://127.0.0.1:9/run"))

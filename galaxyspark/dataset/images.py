@@ -12,6 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from galaxyspark.errors import UserError
+from galaxyspark.spark import told_plainly
 from galaxyspark.views.decode import EMPTY_FILE
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "fits", "fit", "fits.gz", "fits.fz")
@@ -144,7 +145,7 @@ def unreadable(given: str, what: str, error: PySparkException | Py4JJavaError) -
     if isinstance(error, PySparkException) and error.getCondition() == "PATH_NOT_FOUND":
         return UserError(f"{given}: no such {what}.")
     reason = error.java_exception.toString() if isinstance(error, Py4JJavaError) else str(error)
-    return UserError(f"{given}: Spark cannot read it: {reason.splitlines()[0]}")
+    return UserError(f"{given}: Spark cannot read it: {told_plainly(reason) or reason.splitlines()[0]}")
 
 
 def _empty_files(spark: SparkSession, listed_df: DataFrame, rows_df: DataFrame) -> DataFrame:

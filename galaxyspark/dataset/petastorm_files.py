@@ -30,7 +30,8 @@ class FilesBehindUrl(DaskFileSystem):  # type: ignore[misc]
     def walk(self, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
         """Each directory from the path on: its path, the names of its directories and of its files."""
         for directory, directories, files in self.fs.walk(path):
-            yield directory, sorted(directories), sorted(files)
+            # Object stores may hold a directory as an empty file without a name.
+            yield directory, sorted(filter(None, directories)), sorted(filter(None, files))
 
 
 def petastorm_files(url: str) -> FilesBehindUrl | None:

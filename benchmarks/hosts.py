@@ -137,7 +137,7 @@ def network(num_hosts: int, number: int = 77) -> Iterator[Network]:
         number: Of the network, 10.NUMBER.0.0/24, this machine being 10.NUMBER.0.1. Two networks at a time need two.
 
     Raises:
-        UserError: Not root, no iproute2 or util-linux, no right to make interfaces, or another process has this network.
+        UserError: Not root, a program is missing, no right to make interfaces, or another process has this network.
     """
     missing = [program for program in ("ip", "unshare", "hostname") if not shutil.which(program)]
     if os.geteuid() != 0 or missing:

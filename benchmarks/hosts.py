@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from galaxyspark.errors import UserError
 
 _FILES_OF_HOSTS = Path("/etc/netns")  # where ip netns exec looks for what a namespace sees in /etc
 _LOCKS = Path("/run")
+_SSHD = Path("/usr/sbin/sshd")
+_NEEDED_BY_SSHD = Path("/run/sshd")
+_SSH_WITHIN_S = 20
 # Arguments: source and target of each mount, --, directory, command.
 _APART = """
 while [ "$1" != -- ]; do
@@ -152,6 +156,55 @@ def network(num_hosts: int, number: int = 77) -> Iterator[Network]:
             yield _make(name, f"10.{number}.0", num_hosts)
         finally:
             _remove(name)
+
+
+class Ssh:
+    """A way by ssh from this machine into hosts, with keys of its own. Nothing of the user's ssh is read or written.
+
+    Attributes:
+        environment: That of this process, with this ``ssh`` first in the path.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Make the keys, in an empty directory whose path has no blanks.
+
+        Raises:
+            UserError: There is no sshd.
+        """
+        if not _SSHD.exists():
+            raise UserError(f"no {_SSHD} (Debian: apt-get install openssh-server).")
+        self._directory = directory
+        for name in ("host_key", "user_key"):
+            file = str(directory / name)
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
+        public_key = (directory / "host_key.pub").read_text()
+        (directory / "known_hosts").write_text(f"* {public_key}")
+        (directory / "config").write_text(
+            f"IdentityFile {directory}/user_key\nIdentitiesOnly yes\nUserKnownHostsFile {directory}/known_hosts\n"
+        )
+        wrapper = directory / "bin" / "ssh"
+        wrapper.parent.mkdir()
+        wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {directory}/config "$@"\n')
+        wrapper.chmod(0o755)
+        self.environment = os.environ | {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
+
+    def listen(self, host: Host) -> None:
+        """Start an sshd in a host, and wait until it answers."""
+        _NEEDED_BY_SSHD.mkdir(exist_ok=True)
+        options = {
+            "ListenAddress": host.address,
+            "HostKey": self._directory / "host_key",
+            "AuthorizedKeysFile": self._directory / "user_key.pub",
+            "PidFile": "none",
+            "StrictModes": "no",  # the keys lie where others may write, but only until the end of a test
+        }
+        given = [argument for name, value in options.items() for argument in ("-o", f"{name}={value}")]
+        log = self._directory / f"{host.name}.log"
+        daemon = host.start([str(_SSHD), "-D", "-e", "-f", "/dev/null", *given], log=log)
+        deadline = time.monotonic() + _SSH_WITHIN_S
+        while subprocess.run(["ssh", host.address, "true"], env=self.environment, check=False).returncode:
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                raise UserError(f"no ssh into {host.name}:\n{log.read_text()}", 1)
 
 
 @contextmanager

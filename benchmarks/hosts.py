@@ -202,7 +202,8 @@ class Ssh:
         log = self._directory / f"{host.name}.log"
         daemon = host.start([str(_SSHD), "-D", "-e", "-f", "/dev/null", *given], log=log)
         deadline = time.monotonic() + _SSH_WITHIN_S
-        while subprocess.run(["ssh", host.address, "true"], env=self.environment, check=False).returncode:
+        try_it = ["ssh", host.address, "true"]
+        while subprocess.run(try_it, env=self.environment, capture_output=True, check=False).returncode:
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise UserError(f"no ssh into {host.name}:\n{log.read_text()}", 1)
 

@@ -110,7 +110,11 @@ class Training:
         """All that a user has seen."""
         return self.terminal.read_text(errors="replace")
 
-    def kill(self) -> None:
+    def __enter__(self) -> Training:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Kill what is left of it on this machine."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -156,13 +160,10 @@ def lose_and_go_on(
 ) -> dict[str, Any]:
     """Train on two hosts, lose the second, go on with other ranks: the figures."""
     survivor, lost = hosts
-    training = Training(run, {survivor: 1, lost: 1}, ssh.environment)
-    try:
+    with Training(run, {survivor: 1, lost: 1}, ssh.environment) as training:
         training.wait_for_step(_STEPS)
         lose()
         status, seconds = training.end()
-    finally:
-        training.kill()
     left = ranks_in(survivor)
     said = training.said().strip().splitlines()
     before = read_progress(run / "checkpoints")
@@ -171,12 +172,9 @@ def lose_and_go_on(
     lost.kill()
     lost.connect()
     ssh.listen(lost)
-    resumed = Training(run, ranks, ssh.environment)
-    try:
+    with Training(run, ranks, ssh.environment) as resumed:
         after = resumed.wait_for_step(_STEPS)
         stopped, stop_s = resumed.stop()
-    finally:
-        resumed.kill()
     at_last = read_progress(run / "checkpoints")
     assert at_last
     return {

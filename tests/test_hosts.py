@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.hosts import Network, network
+from benchmarks.hosts import Network, Ssh, network
+from benchmarks.training_hosts import Training, ranks_in
 from galaxyspark.errors import UserError
+from galaxyspark.network.progress import read_progress
 from galaxyspark.run_directory import RunDirectory
 from tests.dataset.digest import differences, digest
-from tests.test_cluster import HIDDEN, SPARK_HOME, VIEWS, Cluster, catalogue, events_of, features, free_port
+from tests.test_cluster import HIDDEN, SPARK_HOME, TRAINING, VIEWS, Cluster, catalogue, events_of, features, free_port
 
-NUMBER = 77
+GONE_WITHIN_S = 120
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Network]:
     try:
-        with network(2, NUMBER) as hosts:
+        with network(2) as hosts:
             yield hosts
     except UserError as error:
         pytest.skip(str(error))
@@ -38,8 +40,8 @@ class Workers:
 
     Attributes:
         cluster: The master's; no worker sees its directory.
-        python: An environment as it would be installed on every host.
-        archive: The same, to be shipped.
+        python: An environment as it would be installed on every host, with what training needs.
+        archive: An environment to be shipped.
         shared: The one directory that driver and workers share.
     """
 
@@ -58,14 +60,12 @@ def workers(
     """Each worker starts in an empty directory and sees neither checkout, nor ``.venv``, nor the driver's files."""
     base = tmp_path_factory.mktemp("hosts")
     driver, shared, installed = base / "driver", base / "shared", base / "installed"
-    moved = {SPARK_HOME: installed / "spark", driver / "environment": installed / "environment"}
-    for directory in (driver, shared, *moved, *moved.values()):
-        directory.mkdir(parents=True, exist_ok=True)
+    moved = {SPARK_HOME: installed / "spark", Path(sys.prefix).resolve(): installed / "environment"}
+    for directory in (driver, shared, *moved.values()):
+        directory.mkdir(parents=True)
     archive = driver / "environment.tar.gz"
     packed = run_submit("pack", "--output", archive)
     assert packed.returncode == 0, packed.stderr
-    subprocess.run(["tar", "-xzf", archive, "-C", driver / "environment"], check=True)
-
     cluster = Cluster(driver / "cluster", free_port(), free_port(), run_submit, hosts.address)
     cluster("start", "--workers", 0)
     started = []
@@ -123,3 +123,63 @@ def test_stages_on_hosts_of_their_own_publish_what_one_machine_does(
     assert differences(digest(run), digest(finished_run)) == []
     assert features(run).equals(features(finished_run))
     assert catalogue(run) == catalogue(finished_run)
+
+
+def with_views(run: Path, other: Path) -> Path:
+    """A new run with the views of another."""
+    shutil.copytree(other / "views", run / "views")
+    (run / "manifests").mkdir()
+    shutil.copy(other / "manifests" / "augment.json", run / "manifests")
+    return run
+
+
+def test_ranks_train_in_the_executors_of_two_hosts(workers: Workers, hosts: Network, augmented_run: Path) -> None:
+    run = with_views(workers.shared / "trained", augmented_run)
+    python = {"spark__pyspark__driver__python": sys.executable, "spark__pyspark__python": workers.python}
+    profile = workers.cluster.profile(**python, **events_of(workers.cluster))
+    flags = ["-np", 2, "--launcher", "spark", "--run", run, "--profile", profile, *TRAINING]
+    completed = workers.cluster.submit("train", *flags)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "views/s on 2 ranks" in completed.stdout
+    assert executors(profile.with_name("events")) == {host.address for host in hosts.hosts}
+    assert (run / "model" / "weights.safetensors").is_file()
+
+
+@pytest.fixture
+def by_ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Network, Ssh]]:
+    """Two other hosts, into which ssh leads."""
+    try:
+        with network(2, number=78) as joined:
+            ssh = Ssh(tmp_path_factory.mktemp("ssh"))
+            for host in joined.hosts:
+                ssh.listen(host)
+            yield joined, ssh
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def test_a_training_whose_host_is_killed_ends_everywhere_and_goes_on_with_fewer_ranks(
+    augmented_run: Path, by_ssh: tuple[Network, Ssh], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = with_views(tmp_path_factory.mktemp("training") / "a run", augmented_run)
+    joined, ssh = by_ssh
+    survivor, lost = joined.hosts
+    with Training(run, {survivor: 1, lost: 1}, ssh.environment) as training:
+        training.wait_for_step(2)
+        assert [ranks_in(host) for host in joined.hosts] == [1, 1]
+        lost.kill()
+        status, seconds = training.end()
+        assert status != 0 and seconds < GONE_WITHIN_S, training.said()
+        assert ranks_in(survivor) == 0
+        assert "Traceback" not in training.said()
+    before = read_progress(run / "checkpoints")
+    assert before
+
+    with Training(run, {survivor: 1}, ssh.environment) as resumed:
+        after = resumed.wait_for_step(2)
+        # The same share of an epoch, which has other steps now.
+        went_on_at = round(before[0].step * after.steps_per_epoch / before[0].steps_per_epoch)
+        assert f"Going on after step {went_on_at:,} of {after.total_steps:,}." in resumed.said()
+        assert after.step >= went_on_at + 2
+        resumed.stop()
+        assert ranks_in(survivor) == 0

@@ -20,7 +20,7 @@ On your own galaxies:
 One stage at a time:
   simulate    make galaxies with votes, laid out as the Galaxy Zoo challenge has them
   augment     images and labels to 16 views a galaxy, as petastorm Parquet
-  train       views to a GoogLeNet, by Horovod: ./submit.sh train [-np RANKS] [--launcher spark] --run ...
+  train       views to a GoogLeNet, by Horovod: ./submit.sh train [-np RANKS] [-H HOST:RANKS,...] --run ...
   extract     views to features and class probabilities, by a pandas UDF
   classify    features to an SVM and its rivals, and the metrics of all classifiers
   predict     new images to a catalogue; --like ID or --odd N to look into it
@@ -107,23 +107,47 @@ add_settings() {
 }
 
 train_job() {
-  local ranks=2
-  if [ "${flags[0]:-}" = -np ]; then
-    ranks=${flags[1]:-}
-    case $ranks in
-      "" | *[!0-9]*) echo "submit.sh: train -np needs a number of ranks, such as -np 2." >&2; exit 2 ;;
+  local ranks=2 hosts="" launcher=()
+  while [[ ${flags[0]:-} =~ ^(-np|-H|--network-interface)$ ]]; do
+    case ${flags[0]} in
+      -np) ranks=${flags[1]:-} ;;
+      -H) hosts=${flags[1]:-}; check_hosts ;;
+      *) launcher+=(--network-interface "${flags[1]:-}") ;;
     esac
     flags=("${flags[@]:2}")
-  fi
+  done
+  check_ranks
   if asked "--launcher spark|--launcher=spark"; then
+    [ -z "$hosts" ] || fail "train -H: with --launcher spark the hosts are those of Spark's executors; leave -H out."
     flags+=(--ranks "$ranks")
     spark_job train
   fi
   flags+=(--launcher horovodrun) # whatever the settings of an earlier run say
   # What is wrong with the input is said once, by one process, before the ranks start.
   asked "--help|-h|--version" || "$bin/python" "$root/jobs/train.py" "${flags[@]}" --ranks "$ranks" --check
-  job train "$bin/python" -m galaxyspark.horovodrun -np "$ranks" "$bin/python"
+  if [ -n "$hosts" ]; then
+    # What Horovod remembers of hosts for an hour may have changed; and the terminals on them are to change no byte.
+    launcher+=(-H "$hosts" --disable-cache --start-timeout 120 sh -c '[ ! -t 1 ] || stty -opost <&1; exec "$@"' rank)
+  fi
+  job train "$bin/python" -m galaxyspark.horovodrun -np "$ranks" "${launcher[@]}" "$bin/python"
 }
+
+check_ranks() {
+  local host slots=0
+  [[ $ranks =~ ^[1-9][0-9]*$ ]] || fail "train -np needs a number of ranks, such as -np 2."
+  [ -n "$hosts" ] || return 0
+  for host in ${hosts//,/ }; do slots=$((slots + 10#${host##*:})); done
+  [ "$ranks" -le "$slots" ] || fail "train -np $ranks: there is room for $slots on $hosts."
+}
+
+# check_hosts: Horovod gives names of hosts and this directory to a shell on each of them.
+check_hosts() {
+  local host='[A-Za-z0-9][A-Za-z0-9.-]*:[1-9][0-9]*'
+  [[ $hosts =~ ^$host(,$host)*$ ]] || fail "train -H '$hosts': needs hosts and the number of ranks on each, such as a:1,b:1."
+  [[ $PWD =~ ^[A-Za-z0-9_./@+,:-]+$ ]] || fail "train -H: start it in a directory without blanks and signs in its path."
+}
+
+fail() { echo "submit.sh: $1" >&2; exit 2; }
 
 run_tests() {
   local failed=0

@@ -1,22 +1,35 @@
-"""horovodrun, but for two things: python -m galaxyspark.horovodrun.
+"""horovodrun, but for four things: python -m galaxyspark.horovodrun.
 
 Its parser takes flags of the command that it is to run for abbreviations of its own, and gives up where they are
-ambiguous: ``--network`` could be ``--network-interface``. And it kills ranks five seconds after it has asked them to
-end, or, where the shell is bash, without asking: too soon for a slow step and its checkpoint.
+ambiguous: ``--network`` could be ``--network-interface``. It kills ranks five seconds after it has asked them to end,
+or, where the shell is bash, without asking: too soon for a slow step and its checkpoint. It writes all of its
+environment, credentials too, into commands that everybody on the machine can read. And it reaches other hosts by an ssh
+that trusts any host key, waits forever for a host that has gone, and leaves ranks running there when it is ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from contextlib import suppress
 from functools import partialmethod
 
 import psutil
-from horovod.runner.common.util import safe_shell_exec
+from horovod.runner.common.util import env, safe_shell_exec
 from horovod.runner.launch import run_commandline
+from horovod.runner.util import remote
 
+_NO_SSH = "could not connect to some hosts via ssh"  # as Horovod says it
 _GRACE_S = 60
+# What ranks are given in their commands. Those on this machine inherit the rest.
+_FOR_ALL_RANKS = ("HOROVOD_", "NCCL_", "OMP_", "PYTHON", "GALAXYSPARK_")
+# On a terminal of its own a rank is told (SIGHUP) when ssh ends. A host is given up after 15 s of silence. Whether a
+# host's key is known is for the user's ssh to say; no question is asked.
+_SSH = (
+    "ssh -n -tt -q -o BatchMode=yes -o PasswordAuthentication=no -o ConnectTimeout=10 "
+    "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
+)
 _end_shell_and_children = safe_shell_exec.terminate_executor_shell_and_children
 
 
@@ -46,14 +59,21 @@ def _is_running(process: psutil.Process) -> bool:
 
 # Horovod calls it in processes of its own, which import this module too.
 safe_shell_exec.terminate_executor_shell_and_children = _end_rank
+env.IGNORE_REGEXES.add(f"(?!{'|'.join(_FOR_ALL_RANKS)})")
+remote.SSH_COMMAND_PREFIX = _SSH
 
 
 def main() -> None:
-    """Do what horovodrun does, without abbreviations."""
+    """Do what horovodrun does, without abbreviations, and without a traceback where a host cannot be reached."""
     argparse.ArgumentParser.__init__ = partialmethod(  # type: ignore[method-assign, assignment]
         argparse.ArgumentParser.__init__, allow_abbrev=False
     )
-    run_commandline()
+    try:
+        run_commandline()
+    except RuntimeError as error:
+        if _NO_SSH not in str(error):
+            raise
+        sys.exit(f"horovodrun: {error}. Try each: ssh HOST true must need neither password nor answer.")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pyspark
 import pytest
 
+from benchmarks.hosts import apart
 from galaxyspark.cluster import Daemon, start, status
 from galaxyspark.errors import UserError
 from galaxyspark.run_directory import RunDirectory
@@ -29,6 +30,7 @@ from tests.test_security import CREDENTIALS, SPARK_CREDENTIALS, files_with
 
 ROOT = Path(__file__).parent.parent
 SPARK_HOME = Path(pyspark.__file__).parent
+HIDDEN = sorted({ROOT, Path(sys.prefix).resolve().parent})  # this checkout, and the one whose .venv it uses
 GALAXIES = ["--num-galaxies", 60, "--num-unlabelled", 6]
 VIEWS = ["--view-size-px", 48, "--split-fractions", 0.6, 0.2, 0.2]
 TRAINING = ["--weights", "none", "--network", "resnet18", "--epochs", 1]
@@ -43,17 +45,19 @@ class Cluster:
         port: The master's.
         web_port: Of the master's page.
         submit: Runs ./submit.sh.
+        host: The master's address.
     """
 
     directory: Path
     port: int
     web_port: int
     submit: Callable[..., subprocess.CompletedProcess[str]]
+    host: str = "127.0.0.1"
 
     def __call__(self, action: str, *flags: object) -> str:
         """``./submit.sh cluster ACTION``; what it says."""
-        ports = ["--port", self.port, "--web-port", self.web_port]
-        completed = self.submit("cluster", action, "--directory", self.directory, *ports, *flags)
+        place = ["--directory", self.directory, "--host", self.host, "--port", self.port, "--web-port", self.web_port]
+        completed = self.submit("cluster", action, *place, *flags)
         assert completed.returncode == 0, completed.stdout + completed.stderr
         return completed.stdout
 
@@ -66,6 +70,31 @@ class Cluster:
         file = self.directory.with_name(f"{len(list(self.directory.parent.glob('*.conf')))}.conf")
         file.write_text(text + "".join(f"{name.replace('__', '.')} {value}\n" for name, value in changed.items()))
         return file
+
+    def worker(self, spark: Path, host: str, directory: Path, cores: int = 1) -> tuple[list[str], dict[str, str]]:
+        """The command and the environment of a worker that is not started by ``cluster start``.
+
+        Args:
+            spark: Where it finds Spark.
+            host: Its address.
+            directory: Empty, for its executors. The profile with the secret is put there.
+            cores: That it offers.
+        """
+        profile = directory / "standalone.conf"
+        shutil.copy(self.directory / "standalone.conf", profile)
+        command = [str(spark / "bin" / "spark-class"), "org.apache.spark.deploy.worker.Worker", "--host", host]
+        command += ["--webui-port", "0", "--cores", str(cores), "--memory", "1g", "--work-dir", str(directory)]
+        command += ["--properties-file", str(profile), f"spark://{self.host}:{self.port}"]
+        environment = {name: os.environ[name] for name in ("HOME", "JAVA_HOME") if name in os.environ}
+        environment |= {"PATH": "/usr/bin:/bin", "SPARK_HOME": str(spark), "SPARK_LOCAL_IP": host}
+        return command, environment
+
+    def wait_for(self, workers: int, *started: tuple[subprocess.Popen[bytes], Path]) -> None:
+        """Wait until so many have found the master, unless one of the processes, each with its log, has ended."""
+        deadline = time.monotonic() + 60
+        while f"{workers} workers" not in self("status"):
+            for process, log in started:
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
 
 
 def free_port() -> int:
@@ -221,24 +250,14 @@ def bare_worker(cluster: Cluster, tmp_path: Path) -> Iterator[Cluster]:
     spark, empty = tmp_path / "spark", tmp_path / "empty"
     spark.mkdir()
     empty.mkdir()
-    hidden = {ROOT, Path(sys.prefix).resolve().parent}
-    script = f"mount --bind '{SPARK_HOME}' '{spark}'\n"
-    script += "".join(f"mount -t tmpfs none '{place}'\n" for place in hidden)
-    script += f"cd '{empty}'\n! ls '{sys.prefix}' || exit 1\nexec '{spark}/bin/spark-class' \"$@\""
-    worker = ["org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--webui-port", "0", "--cores", "2"]
-    worker += ["--memory", "1g", "--work-dir", str(empty), f"spark://127.0.0.1:{cluster.port}"]
-    worker += ["--properties-file", str(cluster.profile())]
-    environment = {name: os.environ[name] for name in ("HOME", "JAVA_HOME") if name in os.environ}
-    environment |= {"PATH": "/usr/bin:/bin", "SPARK_HOME": str(spark), "SPARK_LOCAL_IP": "127.0.0.1"}
-    with open(tmp_path / "worker.log", "wb") as log:
-        process = subprocess.Popen(
-            ["unshare", "--mount", "bash", "-euc", script, "worker", *worker],
-            stdout=log, stderr=subprocess.STDOUT, env=environment,
-        )  # fmt: skip
+    log = tmp_path / "worker.log"
+    command, environment = cluster.worker(spark, cluster.host, empty, cores=2)
+    checked = ["bash", "-c", f"! ls '{sys.prefix}' && exec \"$@\"", "worker", *command]
+    hidden = apart(checked, empty, HIDDEN, {SPARK_HOME: spark})
+    with open(log, "wb") as output:
+        process = subprocess.Popen(hidden, stdout=output, stderr=subprocess.STDOUT, env=environment)
     try:
-        deadline = time.monotonic() + 60
-        while "1 workers" not in cluster("status"):
-            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "worker.log").read_text()
+        cluster.wait_for(1, (process, log))
         yield cluster
     finally:
         process.terminate()

@@ -30,6 +30,25 @@ def test_a_command_that_is_not_there(run_submit) -> None:
     assert "no command 'agument'" in completed.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["-np", "two"], "train -np needs a number of ranks, such as -np 2."),
+        (["-np", "0"], "train -np needs a number of ranks"),
+        (["-H", "a"], "train -H 'a': needs hosts and the number of ranks on each, such as a:1,b:1."),
+        (["-H", "a:1,$(touch here):1"], "needs hosts and the number of ranks on each"),
+        (["-H", "-oProxyCommand=date:1"], "needs hosts and the number of ranks on each"),
+        (["-H", "a:1"], "train -np 2: there is room for 1 on a:1."),
+        (["-H", "a:1,b:1", "-np", 3], "train -np 3: there is room for 2 on a:1,b:1."),
+        (["-H", "a:1,b:1", "--launcher", "spark"], "train -H: with --launcher spark the hosts are those of Spark's"),
+    ],
+)
+def test_ranks_and_hosts_that_cannot_be(flags: list[str], says: str, run_submit, tmp_path: Path) -> None:
+    completed = run_submit("train", *flags, "--run", tmp_path)
+    assert completed.returncode == 2
+    assert says in completed.stderr
+
+
 def test_the_pipeline_ends_with_accuracy_rates_and_what_to_look_at(finished_run: Path) -> None:
     shown = (finished_run / "terminal.txt").read_text()
     assert re.search(r"CNN, mean of 16 views +0\.\d{3}", shown)

@@ -248,6 +248,9 @@ class Trainer:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._ask_to_stop)
+            # The launcher's ssh has ended, or the terminal; unless nohup has us stay.
+            if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+                signal.signal(signal.SIGHUP, self._ask_to_stop)
         bar = tqdm(desc="train", unit="step", disable=hvd.rank() != 0, mininterval=1.0, initial=self.step)
         try:
             with bar:

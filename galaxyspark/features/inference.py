@@ -37,8 +37,8 @@ class Runtime(Protocol):
 class Program(Protocol):
     """A network prepared for one of the runtimes: a value to send to workers."""
 
-    def load(self, num_threads: int) -> Runtime:
-        """Load it into this process, to compute with so many threads."""
+    def load(self, num_threads: int, gpu: int | None = None) -> Runtime:
+        """Load it into this process, to compute with so many threads or, where the runtime can, on this GPU."""
 
 
 def infer(runtime: Runtime, jpegs: Sequence[bytes]) -> Inference:

@@ -32,8 +32,8 @@ class OpenVinoProgram:
     weights: bytes
     precision: str
 
-    def load(self, num_threads: int) -> OpenVinoRuntime:
-        """Compile it for this processor."""
+    def load(self, num_threads: int, gpu: int | None = None) -> OpenVinoRuntime:
+        """Compile it for this processor; a GPU is left alone."""
         core = openvino.Core()
         has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         settings = {

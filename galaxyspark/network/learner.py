@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from galaxyspark.dataset.read import Batch
+from galaxyspark.network.devices import to_device
 from galaxyspark.network.networks import ARCHITECTURES, build_network, heads_of, outputs_of_heads, to_input
 from galaxyspark.network.objectives import Objective
 from galaxyspark.settings import TrainSettings
@@ -123,7 +124,8 @@ class Learner:
             group["lr"] = self.peak_rate * group["rate"] * rate if group["new"] or not self.frozen else 0.0
         self.optimizer.zero_grad()
         loss = self._loss(batch) * (len(batch.images) * hvd.size() / views_of_all)
-        told = hvd.allreduce_async(torch.tensor([float(loss.detach()), float(stop)]), name="told")
+        # On the loss's own device: asking a GPU for it here would wait until it has caught up.
+        told = hvd.allreduce_async(torch.stack([loss.detach(), torch.full_like(loss, float(stop))]), name="told")
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.synchronize()
         for weight in self.network.parameters():
@@ -140,16 +142,12 @@ class Learner:
         return Step(mean_loss, stop=stopping > 0)
 
     def _loss(self, batch: Batch) -> Tensor:
-        images, classes, votes = (self._to_device(array) for array in (batch.images, batch.classes, batch.votes))
+        images, classes, votes = (to_device(array, self.device) for array in (batch.images, batch.classes, batch.votes))
         inputs = to_input(images, self.architecture.pixel_mean, self.architecture.pixel_std)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             output = self.network(inputs)
         heads = outputs_of_heads(output)
         return torch.stack([weight * self.objective.loss(logits, classes, votes) for logits, weight in heads]).sum()
-
-    def _to_device(self, array: Any) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on beside its batch."""

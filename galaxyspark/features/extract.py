@@ -92,7 +92,8 @@ def published_program(spark: SparkSession, run: RunDirectory, card: ModelCard, s
     from galaxyspark.network.model import load_weights
 
     on_gpus = float(spark.conf.get("spark.executor.resource.gpu.amount", "0") or 0) > 0
-    return make_program(card, load_weights(run.path("model")), settings.runtime, settings.precision, on_gpus)
+    state = load_weights(run.path("model"))
+    return make_program(card, state, settings.runtime, settings.precision, on_gpus, settings.gpu_decoding)
 
 
 def with_inference(spark: SparkSession, views_df: DataFrame, program: Program, card: ModelCard) -> DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from galaxyspark.errors import UserError
 from galaxyspark.features.inference import Inference
@@ -19,6 +21,7 @@ from galaxyspark.network.devices import device_of, to_device
 from galaxyspark.network.model import load_network, objective_of
 from galaxyspark.network.networks import FeatureNetwork, to_input
 from galaxyspark.settings import Precision
+from galaxyspark.views.decode import decode_views
 
 _BATCH_VIEWS = 64
 _MOST_VIEWS_ON_GPU = 1_024
@@ -45,11 +48,19 @@ class PixelNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class TorchProgram:
-    """Card and weights."""
+    """A network as torch has it.
+
+    Attributes:
+        card: What it is.
+        state: Its weights.
+        precision: To compute with.
+        gpu_decoding: Whether a GPU decodes views too.
+    """
 
     card: ModelCard
     state: dict[str, Tensor]
     precision: Precision
+    gpu_decoding: bool = False
 
     def load(self, num_threads: int, gpu: int | None = None) -> TorchRuntime:
         """Build the network in this process.
@@ -57,24 +68,37 @@ class TorchProgram:
         Raises:
             UserError: torch sees no GPU with this number here.
         """
-        return TorchRuntime(PixelNetwork(self.card, self.state), num_threads, self.precision, device_of(gpu))
+        device, network = device_of(gpu), PixelNetwork(self.card, self.state)
+        return TorchRuntime(network, num_threads, self.precision, device, self.gpu_decoding)
 
 
 class TorchRuntime:
     """Channels-last, and in bfloat16 but for the last layer; some views at a time, as memory is not endless."""
 
-    def __init__(self, network: PixelNetwork, num_threads: int, precision: Precision, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: PixelNetwork,
+        num_threads: int,
+        precision: Precision,
+        device: torch.device,
+        gpu_decoding: bool = False,
+    ) -> None:
         keep_freed_memory()
         torch.set_num_threads(num_threads)
         self.device, self.network, self.half = device, network.to(device), precision == "bfloat16"
+        self.gpu_decoding = gpu_decoding and device.type == "cuda"
         self.batch_views = _BATCH_VIEWS
         if self.device.type == "cuda":
             view_bytes = self.bytes_of_view()
             free_bytes, _ = torch.cuda.mem_get_info(self.device)
             self.batch_views = fitting_batch(free_bytes, view_bytes)
 
+    def decode(self, jpegs: Sequence[bytes]) -> NDArray[np.uint8] | Tensor:
+        """As ``Runtime`` has it."""
+        return decode_on(self.device, jpegs) if self.gpu_decoding else decode_views(jpegs)
+
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> Inference:
+    def __call__(self, images: NDArray[np.uint8] | Tensor) -> Inference:
         """As ``Runtime`` has it.
 
         Raises:
@@ -106,13 +130,13 @@ class TorchRuntime:
             self._run(np.zeros((1, size_px, size_px, 3), np.uint8))
         return sum(sizes)
 
-    def _run_if_it_fits(self, images: NDArray[np.uint8]) -> tuple[Tensor, ...] | None:
+    def _run_if_it_fits(self, images: NDArray[np.uint8] | Tensor) -> tuple[Tensor, ...] | None:
         try:
             return self._run(images)
         except torch.OutOfMemoryError:
             return None
 
-    def _run(self, images: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+    def _run(self, images: NDArray[np.uint8] | Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
             return self.network(to_device(images, self.device))  # type: ignore[no-any-return]
 
@@ -126,6 +150,17 @@ class TorchRuntime:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.batch_views = too_many // 2
+
+
+def decode_on(device: torch.device, jpegs: Sequence[bytes]) -> Tensor:
+    """Decode views by torchvision, on a GPU by nvJPEG.
+
+    Returns:
+        uint8 pixels 0-255 on the device, shape (views, size, size, 3), colour order RGB.
+    """
+    files = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
+    images: list[Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+    return torch.stack(images).permute(0, 2, 3, 1)
 
 
 def fitting_batch(free_bytes: int, view_bytes: int) -> int:

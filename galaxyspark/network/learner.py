@@ -61,12 +61,15 @@ class Learner:
         self.freeze(False)
 
     def _optimizer(self) -> Any:
+        return hvd.DistributedOptimizer(self._adamw(), named_parameters=self.network.named_parameters())
+
+    def _adamw(self) -> torch.optim.Optimizer:
         """AdamW, its weights in groups: new or pretrained, with weight decay or, as all vectors are, without."""
         pretrained = 1.0 if self.settings.weights == "none" else self.settings.pretrained_rate
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
         for weight in self.network.parameters():
             groups.setdefault((id(weight) in self.heads, weight.ndim > 1), []).append(weight)
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             [
                 {
                     "params": weights,
@@ -79,7 +82,6 @@ class Learner:
             lr=self.peak_rate,
             fused=True,
         )
-        return hvd.DistributedOptimizer(optimizer, named_parameters=self.network.named_parameters())
 
     def _average(self, averaged: Any, current: Any, num_averaged: Any) -> None:
         """Exponential moving average, in place, that at first forgets faster than its decay would let it."""

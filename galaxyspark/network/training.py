@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
@@ -221,8 +221,11 @@ class Trainer:
         self.settings: TrainSettings = job.train
         self.classes: tuple[str, ...] = tuple(data["classes"])
         self.shard = Shard(hvd.rank(), hvd.size())
-        self.views = TrainingViews(_split(job, run, data, "train"), self.settings.batch_size, self.shard, job.seed)
-        self.learner = Learner(self.settings, make_objective(self.settings, data), job.seed, _device())
+        device, split = _device(), _split(job, run, data, "train")
+        if device.type == "cuda":  # the cores have nothing else to do
+            split = replace(split, decoding_threads=torch.get_num_threads())
+        self.views = TrainingViews(split, self.settings.batch_size, self.shard, job.seed)
+        self.learner = Learner(self.settings, make_objective(self.settings, data), job.seed, device)
         self.plan = Plan(self.views.num_batches, self.views.num_batches * self.settings.epochs)
         self.plan_fits = not self.settings.max_minutes
         self.step = 0

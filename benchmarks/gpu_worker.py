@@ -55,10 +55,7 @@ def main(run: Path, name: str, batch_size: int, steps: int) -> None:
     """Make the steps and print their rate."""
     keep_freed_memory()
     start_horovod()
-    if name.startswith("features"):
-        work = features(run, name)
-    else:
-        work = training(run, name, batch_size)
+    work = features(run, name) if name.startswith("features") else training(run, name, batch_size)
     with closing(work):
         for _ in range(_WARM_UP_STEPS):
             next(work)

@@ -111,6 +111,7 @@ def test_a_worker_that_is_given_another_gpu_loads_the_network_there(nvidia_smi, 
     assert {"3", "5"} in seen.values()  # else this was no test of it
 
 
+@pytest.mark.slow
 def test_ranks_on_executors_are_each_given_a_gpu_or_refused(
     nvidia_smi, profile, augmented_run: Path, run_submit, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ usage() {
   cat <<'HELP'
 Usage: ./submit.sh COMMAND [flags]
 
-  setup       make .venv and compile Horovod; every other command does so first where it is needed
+  setup       make .venv and compile Horovod; every other command does so first where it is needed. --gpu: for GPUs too
   demo        run everything on simulated galaxies: runs/demo
   test        lint, format, types and tests
   bench NAME  measure one thing against named alternatives: benchmarks/results/NAME.json
@@ -173,7 +173,9 @@ main() {
       ;;
   esac
 
-  [ -n "${GALAXYSPARK_READY:-}" ] || "$root/conf/setup/setup.sh"
+  local setup_flags=()
+  [ "$command" != setup ] || setup_flags=("$@")
+  [ -n "${GALAXYSPARK_READY:-}" ] || "$root/conf/setup/setup.sh" "${setup_flags[@]}"
   export GALAXYSPARK_READY=1
   export PATH=$bin:$PATH SPARK_CONF_DIR=$root/conf/spark PYSPARK_PYTHON=$bin/python PYSPARK_DRIVER_PYTHON=$bin/python
   export SPARK_HOME=$("$bin/python" -c 'import pathlib, importlib.util as u; print(pathlib.Path(u.find_spec("pyspark").origin).parent)')

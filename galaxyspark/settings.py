@@ -152,6 +152,8 @@ class InferenceSettings:
     """What runs the network; auto: torch where there are GPUs, else OpenVINO."""
     precision: Precision = "bfloat16"
     """What the network computes with; where OpenVINO's processor has no bfloat16 it is float32."""
+    gpu_decoding: bool = False
+    """Let GPUs decode the views too, by nvJPEG, whose pixels are not quite those of the processor's decoder."""
 
 
 @dataclass(frozen=True, kw_only=True)

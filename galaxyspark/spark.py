@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import pyarrow as pa  # noqa: F401  (petastorm asks that pyarrow be imported before torch, which jobs import later)
-from pyspark import Broadcast
+from pyspark import Broadcast, TaskContext
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
@@ -136,6 +136,13 @@ _PLAINLY = {
 def told_plainly(text: str) -> str:
     """What a text of Spark's means, where it is one that users meet; else empty."""
     return next((plainly for known, plainly in _PLAINLY.items() if known in text), "")
+
+
+def gpu_of_task() -> int | None:
+    """Number of the GPU that Spark's scheduler gave to this task; None where it gives none."""
+    context = TaskContext.get()
+    gpus = context.resources().get("gpu") if context else None
+    return int(gpus.addresses[0]) if gpus else None
 
 
 def cause_of(error: Exception) -> str:

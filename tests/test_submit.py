@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -130,6 +131,57 @@ JAVA_17 = "echo 'openjdk version \"17.0.15\"' >&2"
 SMALL_DISK = "echo 'Filesystem 1024-blocks Used Available Capacity Mounted on'; echo '/dev/x 99 9 3145728 9% /'"
 
 
+def set_up(home: Path, tools: dict, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Sets up a checkout on a machine that has only these tools and no apt-get."""
+    shutil.copytree(ROOT / "conf", home / "checkout" / "conf", dirs_exist_ok=True)
+    shutil.copy(ROOT / "setup.py", home / "checkout")
+    bin_ = home / "bin"
+    bin_.mkdir()
+    for tool in ("bash", "dirname", "sed", "id", "cksum", "cat", "uname", "flock"):
+        (bin_ / tool).symlink_to(shutil.which(tool))
+    for tool, script in tools.items():
+        (bin_ / tool).write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        (bin_ / tool).chmod(0o755)
+    return subprocess.run(
+        [home / "checkout" / "conf" / "setup" / "setup.sh", *flags],
+        env={"PATH": str(bin_), "HOME": str(home), "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "flags", "message"),
+    [
+        (None, [], "has 3 GB free"),
+        (None, ["--gpu"], "A C++ compiler (g++) is missing."),
+        ("nccl 1 2 checkout", [], "A C++ compiler (g++) is missing."),
+    ],
+    ids=["for processors, which was compiled before", "for GPUs, which was not", "as the last set-up had it"],
+)
+def test_setup_compiles_horovod_for_what_is_asked(
+    before: str | None, flags: list, message: str, tmp_path: Path
+) -> None:
+    versions = (ROOT / "conf" / "setup" / "requirements.txt").read_text()
+    (torch_version,) = re.findall(r"^torch==(\S+)", versions, re.MULTILINE)
+    wheels = tmp_path / f".cache/galaxyspark/wheels/python3.11-torch{torch_version}-cpu-{platform.machine()}"
+    wheels.mkdir(parents=True)
+    (wheels / "horovod-0.28.1-cp311.whl").touch()
+    if before:
+        (tmp_path / "checkout" / ".venv").mkdir(parents=True)
+        (tmp_path / "checkout" / ".venv" / ".galaxyspark-ready").write_text(before)
+    completed = set_up(tmp_path, {"java": JAVA_17, "df": SMALL_DISK}, *flags)
+    assert completed.returncode == 1
+    assert message in completed.stderr
+
+
+def test_setup_refuses_a_flag_that_it_does_not_know(tmp_path: Path) -> None:
+    completed = set_up(tmp_path, {}, "--gpus")
+    assert completed.returncode == 2
+    assert "no flag --gpus. There are --gpu and --cpu." in completed.stderr
+
+
 @pytest.mark.parametrize(
     ("tools", "message", "mend"),
     [
@@ -146,23 +198,7 @@ SMALL_DISK = "echo 'Filesystem 1024-blocks Used Available Capacity Mounted on'; 
     ids=["no Java", "old Java", "no compiler", "no CMake", "small disk"],
 )
 def test_setup_names_what_is_missing_and_what_mends_it(tools: dict, message: str, mend: str, tmp_path: Path) -> None:
-    """A fresh checkout on a machine that has only these tools, no apt-get, and no Horovod compiled before."""
-    shutil.copytree(ROOT / "conf", tmp_path / "checkout" / "conf")
-    shutil.copy(ROOT / "setup.py", tmp_path / "checkout")
-    bin_ = tmp_path / "bin"
-    bin_.mkdir()
-    for tool in ("bash", "dirname", "sed", "id", "cksum", "cat", "uname", "flock"):
-        (bin_ / tool).symlink_to(shutil.which(tool))
-    for tool, script in tools.items():
-        (bin_ / tool).write_text(f"#!{shutil.which('bash')}\n{script}\n")
-        (bin_ / tool).chmod(0o755)
-    completed = subprocess.run(
-        [tmp_path / "checkout" / "conf" / "setup" / "setup.sh"],
-        env={"PATH": str(bin_), "HOME": str(tmp_path), "PYTHON": sys.executable},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    completed = set_up(tmp_path, tools)
     assert completed.returncode == 1
     assert message in completed.stderr
     assert mend in completed.stderr

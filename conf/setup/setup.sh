@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv beside submit.sh: Python packages of exact versions, and Horovod compiled for them.
 # Quick when nothing has changed. The compiled wheel is kept in the user's cache for other checkouts.
+#   --gpu  compile Horovod for GPUs too (NCCL); later set-ups keep to it
+#   --cpu  compile it for processors alone again
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -98,15 +100,25 @@ compiled_wheel() {
   done
 }
 
+# For GPUs CUDA comes from Python packages: libraries and headers with torch, the compiler from requirements-gpu.txt.
 build_horovod() {
   mkdir -p "$wheels"
-  local building
+  local building nvidia=$venv/lib/python3.11/site-packages/nvidia for_gpus=()
+  if [ "$kind" = nccl ]; then
+    timed "Installing NVIDIA's compiler (0.3 GB)" \
+      "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps -r "$here/requirements-gpu.txt"
+    for_gpus=(
+      GALAXYSPARK_NVIDIA="$nvidia" CUDA_HOME="$nvidia/cu13" HOROVOD_CUDA_HOME="$nvidia/cu13"
+      LIBRARY_PATH="$nvidia/cu13/lib" HOROVOD_NCCL_HOME="$nvidia/nccl"
+      HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_BUILD_CUDA_CC_LIST=75,80,90
+    )
+  fi
   building=$(mktemp -d "$wheels/.building-XXXXXX")
   # pip's own cache knows a wheel by its name alone, and one built against another torch breaks: --no-cache-dir.
   timed "Compiling Horovod (3 to 6 minutes, once for all checkouts)" env \
     PATH="$venv/bin:$PATH" HOROVOD_CMAKE="$here/horovod-cmake.sh" \
     HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 \
-    HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
+    HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 "${for_gpus[@]}" \
     "$venv/bin/python" -m pip wheel "horovod==$(version_of horovod)" --wheel-dir "$building" \
     --no-deps --no-binary horovod --no-build-isolation --no-cache-dir --disable-pip-version-check
   mv "$building"/horovod-*.whl "$wheels/"
@@ -125,13 +137,24 @@ install_horovod() {
     --no-deps --no-build-isolation -e "$root"
 }
 
+# What the last set-up has left, unless told otherwise.
+kind=cpu
+[ ! -f "$venv/.galaxyspark-ready" ] || read -r kind _ <"$venv/.galaxyspark-ready" || true
+[ "$kind" = nccl ] || kind=cpu
+case ${1:-} in
+  "") ;;
+  --gpu) kind=nccl ;;
+  --cpu) kind=cpu ;;
+  *) printf '[setup] setup: no flag %s. There are --gpu and --cpu.\n' "$1" >&2; exit 2 ;;
+esac
+
 find_python || fail "Python 3.11 is missing (looked for python3.11, python3 and \$PYTHON)." \
   "On Debian 12: sudo apt-get install python3.11 python3.11-venv. Elsewhere name it: PYTHON=/path/to/python3.11 ./submit.sh setup"
 need "Java 17 or 21 (java on the PATH, or JAVA_HOME)" java_works "openjdk-17-jre-headless"
 
-wheels=$wheel_cache/python3.11-torch$(version_of torch)-cpu-$(uname -m)
+wheels=$wheel_cache/python3.11-torch$(version_of torch)-$kind-$(uname -m)
 is_ready() { [ "$(cat "$venv/.galaxyspark-ready" 2>/dev/null)" = "$stamp" ]; }
-stamp="$(cat "$requirements" "$here/setup.sh" "$here/horovod.cmake" "$root/setup.py" | cksum) $root"
+stamp="$kind $(cat "$requirements" "$here/setup.sh" "$here/horovod.cmake" "$root/setup.py" | cksum) $root"
 is_ready && exit 0
 
 exec 9>"$root/.venv-setup.lock"

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import pandas as pd
-from pyspark import Broadcast, TaskContext
+from pyspark import Broadcast
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -18,7 +18,7 @@ from galaxyspark.galaxyzoo.tree import VOTE_FIELDS
 from galaxyspark.network.card import ModelCard, load_card
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import ExtractJob, ExtractSettings, InferenceSettings
-from galaxyspark.spark import broadcast, progress
+from galaxyspark.spark import broadcast, gpu_of_task, progress
 from galaxyspark.storage import as_url
 
 
@@ -93,7 +93,8 @@ def published_program(spark: SparkSession, run: RunDirectory, card: ModelCard, s
     from galaxyspark.network.model import load_weights
 
     on_gpus = float(spark.conf.get("spark.executor.resource.gpu.amount", "0") or 0) > 0
-    return make_program(card, load_weights(run.path("model")), settings.runtime, settings.precision, on_gpus)
+    state = load_weights(run.path("model"))
+    return make_program(card, state, settings.runtime, settings.precision, on_gpus, settings.gpu_decoding)
 
 
 def with_inference(spark: SparkSession, views_df: DataFrame, program: Program, card: ModelCard) -> DataFrame:
@@ -121,16 +122,11 @@ def inference_udf(program: Broadcast[Program], num_threads: int, with_votes: boo
     return infer_views  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=1)
 def runtime_of_worker(program: Broadcast[Program], num_threads: int) -> Runtime:
-    """One network per Python worker, kept for all tasks that Spark gives it."""
-    see_gpus_of_task()
-    return program.value.load(min(num_threads, len(os.sched_getaffinity(0))))
+    """One network per Python worker, kept for its next task; where Spark gives that one another GPU, loaded there."""
+    return _loaded(program, min(num_threads, len(os.sched_getaffinity(0))), gpu_of_task())
 
 
-def see_gpus_of_task() -> None:
-    """Let CUDA see the GPUs alone that Spark's scheduler gave to this task; to be called before torch looks for any."""
-    context = TaskContext.get()
-    gpus = context.resources().get("gpu") if context else None
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus.addresses)
+@lru_cache(maxsize=1)
+def _loaded(program: Broadcast[Program], num_threads: int, gpu: int | None) -> Runtime:
+    return program.value.load(num_threads, gpu)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from galaxyspark.views.decode import decode_views
 
 
 @dataclass(frozen=True)
@@ -30,17 +28,20 @@ class Inference:
 class Runtime(Protocol):
     """A network that is loaded."""
 
-    def __call__(self, images: NDArray[np.uint8]) -> Inference:
-        """Run it on pixels 0-255, shape (views, size, size, 3), colour order RGB."""
+    def decode(self, jpegs: Sequence[bytes]) -> Any:
+        """The pixels of encoded views, where the runtime likes them best."""
+
+    def __call__(self, images: Any) -> Inference:
+        """Run it on what ``decode`` gives, or on uint8 pixels 0-255, shape (views, size, size, 3), colour order RGB."""
 
 
 class Program(Protocol):
     """A network prepared for one of the runtimes: a value to send to workers."""
 
-    def load(self, num_threads: int) -> Runtime:
-        """Load it into this process, to compute with so many threads."""
+    def load(self, num_threads: int, gpu: int | None = None) -> Runtime:
+        """Load it into this process, to compute with so many threads or, where the runtime can, on this GPU."""
 
 
 def infer(runtime: Runtime, jpegs: Sequence[bytes]) -> Inference:
     """Run a network on encoded views (JPEG, of the size the network was trained on)."""
-    return runtime(decode_views(jpegs))
+    return runtime(runtime.decode(jpegs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import openvino
 from numpy.typing import NDArray
 
 from galaxyspark.features.inference import Inference
+from galaxyspark.views.decode import decode_views
 
 BATCH_VIEWS = 16
 """Views that a program is given at once: OpenVINO is fastest where it knows their number beforehand."""
@@ -32,8 +34,8 @@ class OpenVinoProgram:
     weights: bytes
     precision: str
 
-    def load(self, num_threads: int) -> OpenVinoRuntime:
-        """Compile it for this processor."""
+    def load(self, num_threads: int, gpu: int | None = None) -> OpenVinoRuntime:
+        """Compile it for this processor; a GPU is left alone."""
         core = openvino.Core()
         has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         settings = {
@@ -52,6 +54,10 @@ class OpenVinoRuntime:
 
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
+
+    def decode(self, jpegs: Sequence[bytes]) -> NDArray[np.uint8]:
+        """As ``Runtime`` has it."""
+        return decode_views(jpegs)
 
     def __call__(self, images: NDArray[np.uint8]) -> Inference:
         """As ``Runtime`` has it."""

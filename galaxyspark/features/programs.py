@@ -12,7 +12,12 @@ from galaxyspark.settings import Precision, RuntimeName
 
 
 def make_program(
-    card: ModelCard, state: dict[str, Tensor], runtime: RuntimeName, precision: Precision, on_gpus: bool = False
+    card: ModelCard,
+    state: dict[str, Tensor],
+    runtime: RuntimeName,
+    precision: Precision,
+    on_gpus: bool = False,
+    gpu_decoding: bool = False,
 ) -> Program:
     """Prepare a network for a runtime.
 
@@ -22,11 +27,12 @@ def make_program(
         runtime: torch, openvino, or auto: torch where there are GPUs, else OpenVINO.
         precision: To compute with; see the programs.
         on_gpus: Whether the workers have GPUs, if this process has none.
+        gpu_decoding: Whether GPUs are to decode views too.
     """
     if runtime == "auto":
         runtime = "torch" if on_gpus or torch.cuda.is_available() else "openvino"
     if runtime == "torch":
-        return TorchProgram(card, state, precision)
+        return TorchProgram(card, state, precision, gpu_decoding)
     from galaxyspark.features.openvino_runtime import convert
 
     return convert(PixelNetwork(card, state), card.recipe.size_px, precision)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from galaxyspark.dataset.read import Batch
+from galaxyspark.network.devices import to_device
 from galaxyspark.network.networks import ARCHITECTURES, build_network, heads_of, outputs_of_heads, to_input
 from galaxyspark.network.objectives import Objective
 from galaxyspark.settings import TrainSettings
@@ -60,12 +61,15 @@ class Learner:
         self.freeze(False)
 
     def _optimizer(self) -> Any:
+        return hvd.DistributedOptimizer(self._adamw(), named_parameters=self.network.named_parameters())
+
+    def _adamw(self) -> torch.optim.Optimizer:
         """AdamW, its weights in groups: new or pretrained, with weight decay or, as all vectors are, without."""
         pretrained = 1.0 if self.settings.weights == "none" else self.settings.pretrained_rate
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
         for weight in self.network.parameters():
             groups.setdefault((id(weight) in self.heads, weight.ndim > 1), []).append(weight)
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             [
                 {
                     "params": weights,
@@ -78,7 +82,6 @@ class Learner:
             lr=self.peak_rate,
             fused=True,
         )
-        return hvd.DistributedOptimizer(optimizer, named_parameters=self.network.named_parameters())
 
     def _average(self, averaged: Any, current: Any, num_averaged: Any) -> None:
         """Exponential moving average, in place, that at first forgets faster than its decay would let it."""
@@ -123,7 +126,8 @@ class Learner:
             group["lr"] = self.peak_rate * group["rate"] * rate if group["new"] or not self.frozen else 0.0
         self.optimizer.zero_grad()
         loss = self._loss(batch) * (len(batch.images) * hvd.size() / views_of_all)
-        told = hvd.allreduce_async(torch.tensor([float(loss.detach()), float(stop)]), name="told")
+        # On the loss's own device: asking a GPU for it here would wait until it has caught up.
+        told = hvd.allreduce_async(torch.stack([loss.detach(), torch.full_like(loss, float(stop))]), name="told")
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.synchronize()
         for weight in self.network.parameters():
@@ -140,16 +144,12 @@ class Learner:
         return Step(mean_loss, stop=stopping > 0)
 
     def _loss(self, batch: Batch) -> Tensor:
-        images, classes, votes = (self._to_device(array) for array in (batch.images, batch.classes, batch.votes))
+        images, classes, votes = (to_device(array, self.device) for array in (batch.images, batch.classes, batch.votes))
         inputs = to_input(images, self.architecture.pixel_mean, self.architecture.pixel_std)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             output = self.network(inputs)
         heads = outputs_of_heads(output)
         return torch.stack([weight * self.objective.loss(logits, classes, votes) for logits, weight in heads]).sum()
-
-    def _to_device(self, array: Any) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on beside its batch."""

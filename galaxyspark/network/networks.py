@@ -15,6 +15,7 @@ from torchvision.models import get_model, get_model_weights
 
 from galaxyspark.errors import UserError
 from galaxyspark.network.card import Colour
+from galaxyspark.network.devices import to_device
 
 AUXILIARY_WEIGHT = 0.3
 """Weight of each auxiliary head's loss (Szegedy et al. 2015, section 5)."""
@@ -136,7 +137,7 @@ def to_input(images: Tensor, pixel_mean: Colour, pixel_std: Colour) -> Tensor:
     Returns:
         float32 (pixel - mean) / std, shape (views, 3, size, size), in channels-last memory order.
     """
-    mean, std = (torch.tensor(colour, device=images.device).view(1, 3, 1, 1) for colour in (pixel_mean, pixel_std))
+    mean, std = (to_device(torch.tensor(colour), images.device).view(1, 3, 1, 1) for colour in (pixel_mean, pixel_std))
     return (images.permute(0, 3, 1, 2).to(torch.float32) - mean) / std
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from galaxyspark.galaxyzoo.tree import MORPHOLOGY_CLASSES, QUESTIONS, VOTE_COLUMNS
+from galaxyspark.network.devices import to_device
 
 _ANSWERS = [len(question.answers) for question in QUESTIONS]
 
@@ -49,7 +50,7 @@ class ClassesObjective:
     def loss(self, logits: Tensor, classes: Tensor, votes: Tensor) -> Tensor:
         """Mean over the views of their cross-entropy in nats times their class's weight."""
         losses = nn.functional.cross_entropy(logits, classes, label_smoothing=self.label_smoothing, reduction="none")
-        return (losses * self.class_weights.to(logits.device)[classes]).mean()
+        return (losses * to_device(self.class_weights, logits.device)[classes]).mean()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax."""

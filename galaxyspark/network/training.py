@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
@@ -31,6 +31,7 @@ from galaxyspark.errors import UserError
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.card import ModelCard
 from galaxyspark.network.checkpoints import Checkpoints
+from galaxyspark.network.devices import device_of
 from galaxyspark.network.learner import Learner, NotFiniteError
 from galaxyspark.network.model import save_model
 from galaxyspark.network.networks import ARCHITECTURES, build_network
@@ -192,22 +193,19 @@ def _device() -> torch.device:
     """This rank's GPU, where there is one and Horovod was built for it: in Spark's executors the one Spark gave it.
 
     Raises:
-        UserError: This host has fewer GPUs than ranks.
+        UserError: This host has fewer GPUs than ranks, or Spark gave one that Horovod or torch cannot use.
     """
-    if not _has_gpu():
-        if torch.cuda.is_available() and hvd.rank() == 0:
-            tqdm.write("There is a GPU here, but Horovod was built without it: training on the processor.")
-        return torch.device("cpu")
     from horovod.spark.task import get_available_devices
 
     given = get_available_devices()
-    number = int(given[0]) if given else hvd.local_rank()
-    if number >= torch.cuda.device_count():
-        raise UserError(
-            f"{hvd.local_size()} ranks on a host with {torch.cuda.device_count()} GPUs: one each is needed."
-        )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    if given and not hvd.nccl_built():
+        raise UserError("Spark gives each rank a GPU, but Horovod was compiled without: ./submit.sh setup --gpu")
+    if given or _has_gpu():
+        return device_of(int(given[0]) if given else hvd.local_rank())
+    if torch.cuda.is_available() and hvd.rank() == 0:
+        tqdm.write("There is a GPU here, but Horovod was compiled without: training on the processor.")
+        tqdm.write("To train on the GPU: ./submit.sh setup --gpu")
+    return torch.device("cpu")
 
 
 class Trainer:
@@ -224,8 +222,11 @@ class Trainer:
         self.settings: TrainSettings = job.train
         self.classes: tuple[str, ...] = tuple(data["classes"])
         self.shard = Shard(hvd.rank(), hvd.size())
-        self.views = TrainingViews(_split(job, run, data, "train"), self.settings.batch_size, self.shard, job.seed)
-        self.learner = Learner(self.settings, make_objective(self.settings, data), job.seed, _device())
+        device, split = _device(), _split(job, run, data, "train")
+        if device.type == "cuda":  # the cores have nothing else to do
+            split = replace(split, decoding_threads=torch.get_num_threads())
+        self.views = TrainingViews(split, self.settings.batch_size, self.shard, job.seed)
+        self.learner = Learner(self.settings, make_objective(self.settings, data), job.seed, device)
         self.plan = Plan(self.views.num_batches, self.views.num_batches * self.settings.epochs)
         self.plan_fits = not self.settings.max_minutes
         self.step = 0

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from galaxyspark.dataset.read import Batch
+from galaxyspark.network.devices import to_device
 from galaxyspark.network.networks import Architecture, to_input
 from galaxyspark.network.objectives import Objective
 
@@ -94,7 +95,7 @@ def sums_of(
     network.eval()
     sums = Sums(num_classes)
     for batch in batches:
-        inputs = to_input(torch.from_numpy(batch.images).to(device), architecture.pixel_mean, architecture.pixel_std)
+        inputs = to_input(to_device(batch.images, device), architecture.pixel_mean, architecture.pixel_std)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             logits = network(inputs)
         sums.add(logits.float().cpu(), batch, objective)

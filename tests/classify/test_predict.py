@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -221,7 +222,7 @@ def test_any_name_of_a_class_and_votes_and_numbers_that_are_none(finished_run: P
     inference = Inference(features, np.tile(np.float32([[0.2, 0.7, 0.1]]), (4, 1)), votes)
     content = next(galaxies.unlabelled.glob("[0-9]*.jpg")).read_bytes()
     columns = {"galaxy_id": ["1", "2"], "path": ["p", "q"], "content": [content] * 2, "length": 9, "modified": 8}
-    rows_pdf = catalogue_rows(pd.DataFrame(columns), lambda images: inference, model)
+    rows_pdf = catalogue_rows(pd.DataFrame(columns), Mock(return_value=inference), model)
     assert rows_pdf["class_cnn"].tolist() == ["a b", None]
     assert rows_pdf["quarantine_reason"].tolist() == [None, NOT_FINITE]
     assert rows_pdf.loc[0, list(VOTE_FIELDS.values())].tolist() == list(range(37))

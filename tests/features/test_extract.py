@@ -71,7 +71,7 @@ def test_any_views_of_any_splits(spark, finished_run: Path) -> None:
 def test_a_worker_loads_the_network_once_with_no_more_threads_than_it_has_cores(spark) -> None:
     assert threads_of_task(spark) == 1
     loaded: list[int] = []
-    program = Mock(**{"value.load": loaded.append})
+    program = Mock(**{"value.load": lambda num_threads, gpu: loaded.append(num_threads)})
     runtime_of_worker(program, 1000)
     runtime_of_worker(program, 1000)
     assert loaded == [len(os.sched_getaffinity(0))]

@@ -19,7 +19,7 @@ from torchvision.models import GoogLeNet
 from galaxyspark.features.inference import Inference, Runtime, infer
 from galaxyspark.features.openvino_runtime import OpenVinoProgram
 from galaxyspark.features.programs import make_program
-from galaxyspark.features.torch_runtime import TorchProgram
+from galaxyspark.features.torch_runtime import TorchProgram, decode_on
 from galaxyspark.galaxyzoo.tree import largest_violation
 from galaxyspark.network.card import ModelCard
 from galaxyspark.views.augment import ViewRecipe
@@ -125,6 +125,14 @@ def test_votes_obey_the_tree_and_hold_the_probabilities(name: str, jpegs: list[b
     assert inference.votes.shape == (len(jpegs), 37)
     assert largest_violation(inference.votes).max() < 1e-5
     np.testing.assert_allclose(inference.votes[:, :3], inference.probabilities)
+
+
+def test_torchvision_decodes_views_as_pillow_does(jpegs: list[bytes]) -> None:
+    """The way to nvJPEG, as far as it goes on a processor."""
+    decoded = decode_on(torch.device("cpu"), jpegs)
+    expected = np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs])
+    assert (decoded.shape, decoded.dtype) == (expected.shape, torch.uint8)
+    assert np.abs(decoded.numpy().astype(int) - expected).max() <= 2
 
 
 def test_without_a_gpu_openvino_is_chosen_and_with_one_torch(original: GoogLeNet) -> None:

@@ -1,0 +1,39 @@
+"""Where a network computes: on a GPU where there is one, else on the processor."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from galaxyspark.errors import UserError
+
+
+def device_of(gpu: int | None) -> torch.device:
+    """The GPU with this number, from now on this process's own; None: the first, or the processor where there is none.
+
+    Raises:
+        UserError: torch sees no GPU with this number here.
+    """
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu is None and not num_gpus:
+        return torch.device("cpu")
+    number = gpu or 0
+    if number >= num_gpus:
+        raise UserError(
+            f"GPU {number} on {platform.node()}: torch can use {num_gpus} GPUs there. Each rank or task needs one, and "
+            f"NVIDIA's driver must be new enough for CUDA {torch.version.cuda}."
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def to_device(array: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
+    """An array as a tensor on a device; to a GPU it is copied while the processor goes on."""
+    tensor = torch.as_tensor(array)
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor

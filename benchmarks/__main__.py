@@ -14,7 +14,7 @@ import benchmarks
 from galaxyspark.command_line import quiet_libraries
 from galaxyspark.errors import UserError
 
-_NOT_BENCHMARKS = ("__main__", "harness", "kernels", "ray_data", "views")
+_NOT_BENCHMARKS = ("__main__", "cpu_share", "events", "harness", "kernels", "processes", "ray_data", "views")
 _SPARK_SETTINGS = Path(__file__).parents[1] / "conf" / "spark" / "local.conf"
 
 

@@ -1,4 +1,4 @@
-"""A share of a core for a process and all that it starts, by a control group of Linux's (version 1 or 2); needs root."""
+"""A share of a core for a process and all that it starts, by a control group of Linux (version 1 or 2), as root."""
 
 from __future__ import annotations
 

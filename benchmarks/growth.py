@@ -1,8 +1,8 @@
 """The stages ``augment`` and ``extract`` on 1, 2 and 4 executors, and on 1, 4 and 16 times the galaxies.
 
-On a Spark standalone cluster on this machine. Each worker, its executor and Python worker with it, has an equal share of
-a core, by a control group, so that as many as there are do not exceed the machine and the driver has what is left. Every
-run is started as a user starts it; what it did is read from Spark's event log.
+On a Spark standalone cluster on this machine. Each worker, its executor and Python worker with it, has an equal share
+of a core, by a control group, so that as many as there are do not exceed the machine and the driver has what is left.
+Every run is started as a user starts it; what it did is read from Spark's event log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,9 @@ import psutil
 import tyro
 
 from benchmarks.cpu_share import CpuShare, cpu_share
-from benchmarks.events import PHASES, EventLog
+from benchmarks.events import EventLog
 from benchmarks.extract import random_network
+from benchmarks.growth_table import aligned, memory_rows, phase_rows, rate_rows, task_rows
 from benchmarks.harness import RESULTS, machine
 from benchmarks.processes import memory_mb, peaks_until_the_end
 from benchmarks.scale import galaxies_to_measure, some_of
@@ -154,7 +155,9 @@ def main(arguments: Sequence[str]) -> None:
             for executors, scale in settings.configurations():
                 runs += measure(cluster, executors, galaxies[scale], work / "run", settings.view_size_px)
                 _write(settings, runs)  # what is measured is kept, whatever comes
-    print(f"\n{format_table(runs)}\n\nWritten to {settings.out}.")
+    for rows in (rate_rows, phase_rows, task_rows, memory_rows):
+        print(f"\n{aligned(rows(runs))}")
+    print(f"\nWritten to {settings.out}.")
 
 
 def _write(settings: GrowthBenchmark, runs: list[dict[str, Any]]) -> None:
@@ -229,10 +232,10 @@ def measure_stage(
     """Run a stage as a user does; what it took.
 
     Returns:
-        ``stage``, ``views``, seconds of ``wall_s``, of the ``phases``, of ``idle_s`` (no task ran), ``executors_up_s`` and
-        ``work_task_s`` (see ``EventLog``) and of ``executor_cpu_s`` (processor time of all executors and their Python
-        workers), sums over all ``tasks``, the largest memory of processes in MB (``peaks_mb``) and what of the driver's
-        heap was in use after a full collection (``driver_heap_mb``).
+        ``stage``, ``views``; seconds of ``wall_s``, of the ``phases``, of ``idle_s`` (no task ran), ``executors_up_s``
+        and ``work_task_s`` (see ``EventLog``) and of ``executor_cpu_s`` (processor time of all executors and their
+        Python workers); sums over all ``tasks``; the largest memory of processes in MB (``peaks_mb``), and what was in
+        use of the driver's heap after a full collection, at most (``driver_heap_mb``).
     """
     events = cluster.directory / "events"
     shutil.rmtree(events, ignore_errors=True)
@@ -261,35 +264,3 @@ def measure_stage(
         "peaks_mb": peaks_mb,
         "driver_heap_mb": max(map(int, _AFTER_FULL_COLLECTION.findall((events / "gc.log").read_text())), default=None),
     }
-
-
-def format_table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """One line a run: rates, efficiency against one executor on as many galaxies, and where the time went in percent."""
-    header = ("stage", "executors", "galaxies", "wall s", "work s", "views/s", "efficiency", *PHASES, "idle", "heap MB")
-    rows = [
-        (
-            run["stage"],
-            str(run["executors"]),
-            f"{run['galaxies']:,}",
-            f"{run['wall_s']:.0f}",
-            f"{run['phases']['work']:.1f}",
-            f"{run['views'] / run['phases']['work']:,.0f}",
-            "" if (share := efficiency(run, runs)) is None else f"{share:.2f}",
-            *(f"{run['phases'][phase] / run['wall_s']:.0%}" for phase in PHASES),
-            f"{run['idle_s'] / run['wall_s']:.0%}",
-            str(run["driver_heap_mb"]),
-        )
-        for run in runs
-    ]
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)
-    )
-
-
-def efficiency(run: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> float | None:
-    """How much of its executors a run made use of: time of the work on one over executors x time here; None without."""
-    for other in runs:
-        if other["executors"] == 1 and all(other[name] == run[name] for name in ("stage", "galaxies")):
-            return float(other["phases"]["work"] / (run["executors"] * run["phases"]["work"]))
-    return None

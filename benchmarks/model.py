@@ -274,10 +274,10 @@ def with_table(text: str, name: str, content: str) -> str:
     Raises:
         UserError: The page has no such place.
     """
-    place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not place.search(text):
         raise UserError(f"--docs: no lines <!-- {name} --> and <!-- end -->, between which the table would go.")
-    return place.sub(lambda found: found[1] + content + found[2], text)
+    return place.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
 def _many(number: float) -> str:

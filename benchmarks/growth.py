@@ -40,6 +40,7 @@ from galaxyspark.settings import ClusterJob, TrainJob
 
 _SUBMIT = Path(__file__).parents[1] / "submit.sh"
 _FOR_EXECUTORS = 0.8
+_LEAST_GALAXIES = 100
 _FULL_GC_EVERY_S = 10
 _AFTER_FULL_COLLECTION = re.compile(r"Pause Full \(System\.gc\(\)\) \d+M->(\d+)M")
 
@@ -79,13 +80,18 @@ class GrowthBenchmark:
         if not self.configurations():
             raise UserError("--executors and --scales: without either there is nothing to run.")
         least = self.num_galaxies // self.largest
-        if least < 40:
-            raise UserError(f"--num-galaxies {self.num_galaxies}: the least of --scales has {least}; at least 40.")
+        if least < _LEAST_GALAXIES:
+            raise UserError(
+                f"--num-galaxies {self.num_galaxies}: {least} for the least of --scales; at least {_LEAST_GALAXIES}, "
+                "so that each split has some."
+            )
+        if any(self.largest % scale for _, scale in self.configurations()):
+            raise UserError(f"--scales {self.scales}: the largest must be a multiple of each, and of --for-executors.")
 
     @property
     def largest(self) -> int:
         """The largest scale."""
-        return max([*self.scales, *([self.for_executors] if self.executors else [])], default=1)
+        return max((scale for _, scale in self.configurations()), default=1)
 
     def configurations(self) -> list[tuple[int, int]]:
         """Executors and scale of every run, none twice."""
@@ -93,14 +99,17 @@ class GrowthBenchmark:
         runs += [(self.for_scales, scale) for scale in self.scales]
         return sorted(set(runs), key=lambda run: (run[1], run[0]))
 
-    def share(self) -> float:
-        """What each executor gets of a core."""
+    def share(self, cores: int) -> float:
+        """What each executor gets of a core on a machine of so many.
+
+        Raises:
+            UserError: --core-share leaves nothing for the driver.
+        """
         most = max(executors for executors, _ in self.configurations())
-        cores = len(os.sched_getaffinity(0))
         share = self.core_share or min(1.0, _FOR_EXECUTORS * cores / most)
         if share * most >= cores:
             raise UserError(
-                f"--core-share {share:g}: {most} executors would take all {cores} cores; the driver has none."
+                f"--core-share {share:g}: {most} executors would take all {cores} cores, and leave none to the driver."
             )
         return share
 
@@ -162,7 +171,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _write(settings: GrowthBenchmark, runs: list[dict[str, Any]]) -> None:
     results = {
-        "core_share": settings.share(),
+        "core_share": settings.share(len(os.sched_getaffinity(0))),
         "view_size_px": settings.view_size_px,
         "runs": runs,
         "machine": machine(),
@@ -179,8 +188,9 @@ def limited_cluster(settings: GrowthBenchmark, work: Path) -> Iterator[LimitedCl
         action="start", directory=work / "cluster", port=_free_port(), web_port=_free_port(), workers=most, cores=1
     )
     with ExitStack() as stack:
+        share_of_core = settings.share(len(os.sched_getaffinity(0)))
         names = [f"galaxyspark-{os.getpid()}-{number}" for number in range(most)]
-        shares = [stack.enter_context(cpu_share(name, settings.share())) for name in names]
+        shares = [stack.enter_context(cpu_share(name, share_of_core)) for name in names]
         stack.callback(stop, job)
         start(job)
         for number, share in enumerate(shares, start=1):

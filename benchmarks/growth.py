@@ -157,10 +157,10 @@ def main(arguments: Sequence[str]) -> None:
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as temporary:
         work = (settings.work or Path(temporary)).absolute()
-        images, labels = galaxies_to_measure(settings.images, settings.labels, settings.num_galaxies, work)
-        scales = sorted({scale for _, scale in settings.configurations()})
-        galaxies = {scale: some_of(images, labels, work / f"x{scale}", settings.largest // scale) for scale in scales}
         with limited_cluster(settings, work) as cluster:
+            images, labels = galaxies_to_measure(settings.images, settings.labels, settings.num_galaxies, work)
+            scales = sorted({scale for _, scale in settings.configurations()})
+            galaxies = {n: some_of(images, labels, work / f"x{n}", settings.largest // n) for n in scales}
             for executors, scale in settings.configurations():
                 runs += measure(cluster, executors, galaxies[scale], work / "run", settings.view_size_px)
                 _write(settings, runs)  # what is measured is kept, whatever comes

@@ -26,25 +26,28 @@ _SIZE_PX = 224
 _MIB, _GIB = 2**20, 2**30
 _BREAKS = {
     "features": (
-        "`classify`: the training features on its machine",
-        "it says so before it reads them; `--fit-views view0` takes a quarter, and a sample of the labels is enough",
+        "`classify`: the features of training galaxies, in its machine's memory",
+        "it says so before it reads them; `--fit-views view0` takes a quarter, and some of the labels are enough",
     ),
-    "tables": ("`catalogue.fits` and `.vot`, which one process writes", "left out and said; Parquet and CSV go on"),
+    "tables": (
+        "`catalogue.fits` and `catalogue.vot`, which one process writes",
+        "they are left out, and that is said; Parquet and CSV go on",
+    ),
     "heap": (
         "the driver's heap (`spark.driver.memory`): what it knows of every file",
-        "more memory; [packed images](inputs.md): a shard is one file",
+        "more of it; [packed images](inputs.md), since a shard is one file",
     ),
     "results": (
-        "what tasks send to the driver (`spark.driver.maxResultSize`)",
-        "raise it with the driver's memory; the list of files to read is most of it, and packed images have few",
+        "what tasks send to the driver (`spark.driver.maxResultSize`): labels and paths, for tables that all need",
+        "more than a million rows are joined by a shuffle instead ([inputs](inputs.md))",
     ),
     "broadcast": (
-        "the labels as one table in every executor",
-        "labels are joined by a shuffle from some number on ([inputs](inputs.md))",
+        "the labels as one table that every executor has",
+        "the same",
     ),
     "listing": (
-        "the driver lists the images for an hour",
-        "packed images; a folder of subfolders, listed in parallel; predict takes over what has not changed",
+        "one driver lists the files for an hour, at the speed of a local disk",
+        "packed images; in subfolders they are listed in parallel; predict takes over rows of what has not changed",
     ),
 }
 
@@ -180,10 +183,7 @@ def sizes(num_galaxies: int, costs: Costs, model: Model) -> dict[str, float]:
 
 
 def limits(costs: Costs, model: Model) -> dict[str, float]:
-    """What breaks -> the number of galaxies at which it does, in the order of what ``_DONE`` says of them.
-
-    ``listing`` is where listing the files twice takes the driver an hour.
-    """
+    """What breaks, one of ``_BREAKS`` -> the number of galaxies at which it does."""
     fitted_views = model.train_share * model.train_views
     return {
         "features": model.driver_machine_gib * _GIB / (fitted_views * 4 * model.num_features),

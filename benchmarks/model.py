@@ -43,7 +43,7 @@ _BREAKS = {
     ),
     "broadcast": (
         "the labels as one table that every executor has",
-        "the same",
+        "labels of more than a million galaxies are joined by a shuffle ([inputs](inputs.md))",
     ),
     "listing": (
         "one driver lists the files for an hour, at the speed of a local disk",

@@ -14,7 +14,10 @@ import benchmarks
 from galaxyspark.command_line import quiet_libraries
 from galaxyspark.errors import UserError
 
-_NOT_BENCHMARKS = ("__main__", "harness", "hosts", "kernels", "ray_data", "views")
+_HELPERS = (
+    *("__main__", "costs", "cpu_share", "events", "growth_table", "harness", "hosts", "kernels", "processes"),
+    *("ray_data", "views"),
+)
 _SPARK_SETTINGS = Path(__file__).parents[1] / "conf" / "spark" / "local.conf"
 
 
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit status: 2 without the name of a benchmark, or where the flags cannot be used.
     """
     modules = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
-    names = [name for name in modules if name not in _NOT_BENCHMARKS and not name.endswith("_worker")]
+    names = [name for name in modules if name not in ("__main__", *_HELPERS) and not name.endswith("_worker")]
     if not arguments or arguments[0] not in names:
         given = f"no benchmark '{arguments[0]}'." if arguments else "which benchmark?"
         print(f"bench: {given} There are: {', '.join(sorted(names))}.", file=sys.stderr)

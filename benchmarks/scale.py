@@ -19,6 +19,7 @@ import psutil
 import tyro
 
 from benchmarks.harness import RESULTS, machine
+from benchmarks.processes import memory_mb, peaks_until_the_end
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import ID_COLUMN
 from galaxyspark.run_directory import RunDirectory, versions
@@ -26,7 +27,6 @@ from galaxyspark.storage import write_atomically
 
 _SUBMIT = Path(__file__).parents[1] / "submit.sh"
 _SIZES = (16, 4, 1)
-_LOOK_EVERY_S = 0.5
 _ROLES = ("driver_jvm", "driver_python", "largest_worker", "all_processes")
 
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = tyro.cli(ScaleBenchmark, args=arguments, prog="bench scale")
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as temporary:
         work = settings.work or Path(temporary)
-        images, labels = _input(settings, work)
+        images, labels = galaxies_to_measure(settings.images, settings.labels, settings.num_galaxies, work)
         measured = [_measure(images, labels, work / f"1-{divisor}", divisor, settings) for divisor in _SIZES]
     print(_table(measured))
     write_atomically(
@@ -62,19 +62,24 @@ def main(arguments: Sequence[str]) -> None:
     print(f"\nWritten to {settings.out}.")
 
 
-def _input(settings: ScaleBenchmark, work: Path) -> tuple[Path, Path]:
-    if bool(settings.images) != bool(settings.labels):
+def galaxies_to_measure(images: Path | None, labels: Path | None, num_galaxies: int, work: Path) -> tuple[Path, Path]:
+    """The images and labels given, or so many simulated ones.
+
+    Raises:
+        UserError: Images are given, or labels, but not both.
+    """
+    if bool(images) != bool(labels):
         raise UserError("--images and --labels go together; without both, galaxies are simulated.")
-    if settings.images and settings.labels:
-        return settings.images, settings.labels
-    flags = ["--num-galaxies", str(settings.num_galaxies), "--num-unlabelled", "0"]
+    if images and labels:
+        return images, labels
+    flags = ["--num-galaxies", str(num_galaxies), "--num-unlabelled", "0"]
     subprocess.run([_SUBMIT, "simulate", "--run", work / "all", *flags], check=True)
     return work / "all" / "simulated" / "images", work / "all" / "simulated" / "labels.csv"
 
 
 def _measure(images: Path, labels: Path, work: Path, divisor: int, settings: ScaleBenchmark) -> dict[str, Any]:
     """Run the job on every ``divisor``-th galaxy."""
-    some_images, some_labels = _some_of(images, labels, work, divisor)
+    some_images, some_labels = some_of(images, labels, work, divisor)
     command: list[str | Path] = [
         _SUBMIT,
         "augment",
@@ -87,7 +92,7 @@ def _measure(images: Path, labels: Path, work: Path, divisor: int, settings: Sca
     ]
     start = time.perf_counter()
     job = subprocess.Popen(command)
-    peaks = _peaks_until_the_end(job)
+    peaks = peaks_until_the_end(job, lambda: memory_mb(psutil.Process(job.pid)))
     wall_s = time.perf_counter() - start
     if job.returncode:
         raise RuntimeError(f"augment ended with status {job.returncode}.")
@@ -108,7 +113,7 @@ def _measure(images: Path, labels: Path, work: Path, divisor: int, settings: Sca
     }
 
 
-def _some_of(images: Path, labels: Path, work: Path, divisor: int) -> tuple[Path, Path]:
+def some_of(images: Path, labels: Path, work: Path, divisor: int) -> tuple[Path, Path]:
     """Every ``divisor``-th galaxy: a folder of links to its images, and a file of its labels."""
     if work.exists():
         raise UserError(f"--work {work.parent}: has runs already; name an empty directory.")
@@ -124,33 +129,6 @@ def _some_of(images: Path, labels: Path, work: Path, divisor: int) -> tuple[Path
         writer.writeheader()
         writer.writerows(row for row in rows if row[ID_COLUMN] in chosen)
     return folder, work / "labels.csv"
-
-
-def _peaks_until_the_end(job: subprocess.Popen[bytes]) -> dict[str, float]:
-    """The largest resident memory seen of each role, in MB, until the job has ended."""
-    peaks = dict.fromkeys(_ROLES, 0.0)
-    while job.poll() is None:
-        for role, megabytes in _memory_of(psutil.Process(job.pid)).items():
-            peaks[role] = max(peaks[role], megabytes)
-        time.sleep(_LOOK_EVERY_S)
-    return {role: round(megabytes) for role, megabytes in peaks.items()}
-
-
-def _memory_of(job: psutil.Process) -> dict[str, float]:
-    seen = dict.fromkeys(_ROLES, 0.0)
-    for process in job.children(recursive=True):
-        try:
-            command, megabytes = " ".join(process.cmdline()), process.memory_info().rss / 2**20
-        except psutil.Error:  # it has just ended
-            continue
-        seen["all_processes"] += megabytes
-        if "pyspark.daemon" in command:
-            seen["largest_worker"] = max(seen["largest_worker"], megabytes)
-        elif command.split(" ")[0].endswith("java"):
-            seen["driver_jvm"] = megabytes
-        elif "jobs/augment.py" in command and "galaxyspark.quiet" not in command:
-            seen["driver_python"] = megabytes
-    return seen
 
 
 def _table(measured: list[dict[str, Any]]) -> str:

@@ -126,6 +126,13 @@ def broadcast(spark: SparkSession, value: Value) -> Broadcast[Value]:
     return spark.sparkContext.broadcast(cast(Value, _InOnePiece(value)))
 
 
+def gpu_of_task() -> int | None:
+    """Number of the GPU that Spark's scheduler gave to this task; None where it gives none."""
+    context = TaskContext.get()
+    gpus = context.resources().get("gpu") if context else None
+    return int(gpus.addresses[0]) if gpus else None
+
+
 _PLAINLY = {
     "No space left on device": "No space left on device (where the run or Spark's own files lie, spark.local.dir)",
     "Disk quota exceeded": "Disk quota exceeded (where the run or Spark's own files lie, spark.local.dir)",
@@ -136,13 +143,6 @@ _PLAINLY = {
 def told_plainly(text: str) -> str:
     """What a text of Spark's means, where it is one that users meet; else empty."""
     return next((plainly for known, plainly in _PLAINLY.items() if known in text), "")
-
-
-def gpu_of_task() -> int | None:
-    """Number of the GPU that Spark's scheduler gave to this task; None where it gives none."""
-    context = TaskContext.get()
-    gpus = context.resources().get("gpu") if context else None
-    return int(gpus.addresses[0]) if gpus else None
 
 
 def cause_of(error: Exception) -> str:

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure and report; ``arguments`` are flags as ``--help`` lists them."""
     settings = tyro.cli(ChaosBenchmark, args=arguments, prog="bench chaos")
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as temporary:
-        given = prepared((settings.work or Path(temporary)).absolute() / "input", settings.num_galaxies)
+        given = prepared((settings.work or Path(temporary)).absolute() / "chaos-input", settings.num_galaxies)
         rows = [row for stage in settings.stages for row in disturbed(stage, settings.scenarios, given)]
     print(as_text(rows))
     whole = len(set(settings.stages)) == 3 and set(settings.scenarios) == set(DISTURBANCES)

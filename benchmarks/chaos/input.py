@@ -18,7 +18,7 @@ from galaxyspark.run_directory import RunDirectory
 
 SUBMIT = Path(__file__).parents[2] / "submit.sh"
 # Many small tasks, for something to be done and something to be left when a disturbance strikes.
-MANY_TASKS = "spark.default.parallelism 24\nspark.sql.files.maxPartitionBytes 6m\n"
+MANY_TASKS = "spark.default.parallelism 16\nspark.sql.files.maxPartitionBytes 6m\n"
 _COPIES = 8
 
 
@@ -62,17 +62,29 @@ def prepared(directory: Path, num_galaxies: int) -> Input:
     given = Input(directory / "images", directory / "labels.csv", directory / "run")
     if "classify" in RunDirectory(given.run).published():
         return given
-    directory.mkdir(parents=True)
+    shutil.rmtree(directory, ignore_errors=True)  # half made
+    many_galaxies(directory, num_galaxies)
     profile = directory / "local.conf"
     profile.write_text((PROFILES / "local.conf").read_text() + MANY_TASKS)
-    simulated = directory / "original"
-    _submit("simulate", "--run", simulated, "--num-galaxies", -(-num_galaxies // _COPIES), "--num-unlabelled", 0)
-    _copy_galaxies(simulated / "simulated", given, num_galaxies)
     on_run = ["--run", given.run]
     _submit("augment", *on_run, "--profile", profile, "--images", given.images, "--labels", given.labels)
-    _submit("train", "-np", 1, *on_run, "--weights", "none", "--epochs", 1, "--max-minutes", 0.2)
+    _submit("train", "-np", 1, *on_run, "--weights", "none", "--epochs", 1, "--max-minutes", 0.5)
     _submit("extract", *on_run)
     _submit("classify", *on_run, "--svm-kernels", "linear", "--svm-c", 1, "--fit-views", "view0", "--rivals")
+    return given
+
+
+def many_galaxies(directory: Path, num_galaxies: int) -> Input:
+    """Make galaxies in a directory, and a run in which nothing is published.
+
+    Raises:
+        RuntimeError: They could not be simulated.
+    """
+    given = Input(directory / "images", directory / "labels.csv", directory / "run")
+    simulated = directory / "original"
+    _submit("simulate", "--run", simulated, "--num-galaxies", -(-num_galaxies // _COPIES), "--num-unlabelled", 0)
+    given.run.mkdir()
+    _copy_galaxies(simulated / "simulated", given, num_galaxies)
     return given
 
 

@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks.chaos.input import SUBMIT
 
-_FEWEST_TASKS = 12  # the stage's work is split into more tasks than its listing and counting
+_FEWEST_TASKS = 8
 _WITHIN_S = 600
 _BAR = re.compile(r"^[\w ]+: *\d+%\|")
 
@@ -124,13 +124,14 @@ class WatchedJob:
             self.process.wait()
 
     def _looks(self) -> Iterator[dict[str, Any]]:
-        """What Spark says of the stage's own work, again and again while the job runs."""
+        """What Spark says of the stage's own work, which writes what it makes, again and again while the job runs."""
         deadline = time.monotonic() + _WITHIN_S
         while self.process.poll() is None and time.monotonic() < deadline:
             with suppress(OSError, ValueError, IndexError):
                 application = self._answer("applications")[0]["id"]
                 for found in self._answer(f"applications/{application}/stages?status=active"):
-                    if found.get("description") == self.stage and found["numTasks"] >= _FEWEST_TASKS:
+                    listing = found.get("description") != self.stage or not found["outputBytes"]
+                    if not listing and found["numTasks"] >= _FEWEST_TASKS:
                         yield found
             time.sleep(0.1)
 

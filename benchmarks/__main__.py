@@ -15,7 +15,7 @@ from galaxyspark.command_line import quiet_libraries
 from galaxyspark.errors import UserError
 
 _HELPERS = (
-    *("__main__", "costs", "cpu_share", "events", "growth_table", "harness", "hosts", "kernels", "processes"),
+    *("costs", "cpu_share", "events", "growth_table", "harness", "hosts", "kernels", "processes"),
     *("ray_data", "views"),
 )
 _SPARK_SETTINGS = Path(__file__).parents[1] / "conf" / "spark" / "local.conf"

@@ -384,6 +384,29 @@ class PackJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackImagesJob:
+    """Pack a folder of many image files into Parquet files of some hundred MB, which --images and --new-images take."""
+
+    __pydantic_config__ = _STRICT
+
+    images: str
+    """Folder of images, or of shards of them; any path Spark reads."""
+    packed: str
+    """Folder to write, which must not be there yet; any path Spark writes."""
+    shard_mb: Annotated[float, Field(gt=0, le=2_000)] = 256.0
+    """About so many MB of images in a file, where there are enough for all cores."""
+    max_file_mb: Annotated[float, Field(gt=0, le=1_000)] = 32.0
+    """Larger image files are listed, but not packed, in MB."""
+    verbose: bool = False
+    """Show the logs of Spark, and all of an error."""
+
+    @property
+    def place(self) -> Path:
+        """What the job writes to."""
+        return Path(self.packed)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatusJob:
     """Show which stages of a run are done, from what and when, and what comes next."""
 

@@ -59,6 +59,12 @@ def _umask() -> int:
     return umask
 
 
+def even_tasks(spark: SparkSession, num_files: int, files_per_task: int) -> int:
+    """A multiple of the cores, so that all are busy to the end; of about so many files each where there are enough."""
+    cores = spark.sparkContext.defaultParallelism
+    return cores * max(1, round(num_files / (cores * files_per_task)))
+
+
 @contextmanager
 def input_split(spark: SparkSession, num_files: int, total_bytes: int, files_per_task: int) -> Iterator[None]:
     """Split what the body reads, many files of about equal work, into tasks that keep every core busy to the end.
@@ -69,8 +75,7 @@ def input_split(spark: SparkSession, num_files: int, total_bytes: int, files_per
         total_bytes: Their length together.
         files_per_task: About as many, where there are enough for all cores; as many tasks as a multiple of the cores.
     """
-    cores = spark.sparkContext.defaultParallelism
-    num_tasks = cores * max(1, round(num_files / (cores * files_per_task)))
+    num_tasks = even_tasks(spark, num_files, files_per_task)
     # Spark packs files by length. A file is work in itself, which its length hardly changes: so let opening one cost
     # as much as ten of average length.
     open_cost = 10 * max(1, total_bytes // max(1, num_files))

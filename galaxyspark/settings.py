@@ -277,7 +277,8 @@ class AugmentJob(RunSettings):
     """Decode every image and write 16 views of it as petastorm Parquet, split by galaxy."""
 
     images: str
-    """Folder of JPEG, PNG or FITS images named <GalaxyID>.jpg; any path Spark reads (local, hdfs://, s3a://)."""
+    """Folder of JPEG, PNG or FITS images named <GalaxyID>.jpg, or of tar or Parquet files of them; any path Spark reads
+    (local, hdfs://, s3a://)."""
     labels: str
     """CSV file: GalaxyID and the challenge's 37 vote fractions, or GalaxyID,label."""
     augment: Annotated[AugmentSettings, OmitArgPrefixes] = field(default_factory=AugmentSettings)
@@ -428,7 +429,7 @@ class PredictJob(RunSettings):
     """Classify images that nobody has labelled into a catalogue, one row an image; or look into the catalogue there."""
 
     new_images: str = ""
-    """Folder of images to classify; any path Spark reads."""
+    """Folder of images to classify, or of tar or Parquet files of them; any path Spark reads."""
     like: str = ""
     """Instead of classifying, list the images of the catalogue that are most like the one of this id."""
     odd: Annotated[int, Field(ge=0)] = 0

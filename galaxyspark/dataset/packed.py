@@ -29,6 +29,7 @@ _MEMBERS = {
 _MEMBERS_SCHEMA = "path string, name string, shard string, position long, length long, modified long, broken string"
 _ROWS_OF_LISTING = 10_000
 _IMAGES_OF_BATCH = 64
+_BYTES_OF_BATCH = 64 * 2**20
 
 
 def list_shards(shards_df: DataFrame, given: str) -> DataFrame:
@@ -141,10 +142,12 @@ def _contents(rows: pa.Table) -> Iterator[tuple[int, bytes]]:
 
 def _in_batches(contents: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
     held: list[tuple[int, bytes]] = []
-    for content in contents:
-        held.append(content)
-        if len(held) == _IMAGES_OF_BATCH:
+    num_bytes = 0
+    for number, content in contents:
+        held.append((number, content))
+        num_bytes += len(content)
+        if len(held) == _IMAGES_OF_BATCH or num_bytes >= _BYTES_OF_BATCH:
             yield held
-            held = []
+            held, num_bytes = [], 0
     if held:
         yield held

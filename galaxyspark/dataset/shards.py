@@ -88,7 +88,7 @@ def _list_tar(file: BinaryIO) -> Iterator[Member]:
                     continue
                 listed[info.name] = member = _member(info, listed)
                 yield member
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError) as error:  # of what cannot be a number in a header
         raise BrokenShardError(f"not a whole tar file ({error}), {num_members:,} members are before that") from None
     # What cannot be a header ends the list without an error: only blocks of zeros are the end of a tar file.
     file.seek(tar.offset)
@@ -97,7 +97,7 @@ def _list_tar(file: BinaryIO) -> Iterator[Member]:
 
 
 def _member(info: tarfile.TarInfo, listed: dict[str, Member]) -> Member:
-    name = info.name.removeprefix("./")
+    name = info.name.removeprefix("./").encode(errors="surrogateescape").decode(errors="replace")
     if info.isreg():
         return Member(name, info.offset_data, info.size)
     target = listed.get(info.linkname) if info.islnk() else None  # tar keeps a file with two names once
@@ -121,7 +121,7 @@ def _list_parquet(file: BinaryIO, shard: str) -> Iterator[Member]:
             for row, (name, length) in enumerate(zip(names, lengths, strict=True), first):
                 yield Member(name or f"row {row} of {PurePosixPath(shard).name}", row, length)
             first += len(names)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise BrokenShardError(f"not a whole Parquet file ({str(error).splitlines()[0]})") from None
 
 

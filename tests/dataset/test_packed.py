@@ -90,7 +90,7 @@ def test_a_packed_folder_holds_what_the_folder_held(spark: SparkSession, folder:
     (tmp_path / "images" / "deep er" / "x+y 1%.png").write_bytes(b"any bytes")
     (tmp_path / "images" / "deep er" / "empty.jpg").touch()
     packed = str(tmp_path / "packed")
-    counts = pack_images(spark, PackImagesJob(images=str(tmp_path / "images"), packed=packed, shard_mb=0.5))
+    counts = pack_images(spark, PackImagesJob(images=str(tmp_path / "images"), packed=packed, shard_mb=0.2))
     assert counts["images"] == 62
     files = sorted((tmp_path / "packed").glob("*.parquet"))
     assert len(files) == counts["shards"] > 3

@@ -62,6 +62,11 @@ def test_long_names_folders_links_and_hidden_files_of_a_tar_shard(tmp_path: Path
     assert list(read) == [(0, b"long"), (1, b"long")]
 
 
+def test_a_name_that_is_not_utf_8_is_listed_all_the_same() -> None:
+    shard = tar_of({"caf\udce9.jpg": b"image"})
+    assert [member.name.encode() for member in list_members(io.BytesIO(shard), "s.tar")] == ["caf\ufffd.jpg".encode()]
+
+
 @given(st.integers(0, len(tar_of(CONTENTS)) - 1))
 def test_a_tar_shard_cut_anywhere_is_refused_unless_only_zeros_are_lost(length: int) -> None:
     whole = tar_of(CONTENTS)

@@ -34,6 +34,7 @@ On a cluster (docs/cluster.md):
   --profile NAME  where Spark runs, of the pipeline and of each stage on Spark: local, standalone, yarn, kubernetes, or
                   a Spark properties file
   cluster start|stop|status  a Spark standalone cluster on this machine, to try --profile standalone
+  pack-images a folder of very many image files to Parquet files of them: --images DIR --packed DIR (docs/inputs.md)
   pack        the packages that executors need as one archive, where they do not see this checkout
 
   COMMAND --help   all flags of a command, with defaults. Settings also come from --config FILE.yaml (see conf/).
@@ -165,7 +166,7 @@ main() {
   flags=("$@")
   case $command in
     "" | -h | --help | help) usage; exit 0 ;;
-    setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | dream | report | compare | status | cluster | pack) ;;
+    setup | demo | test | bench | pipeline | simulate | augment | train | extract | classify | predict | dream | report | compare | status | cluster | pack | pack-images) ;;
     --version) ;;
     *)
       echo "submit.sh: there is no command '$command'. ./submit.sh --help lists them." >&2
@@ -188,6 +189,7 @@ main() {
     pipeline | classify | report | compare | status | cluster | pack) exec "$bin/python" "$root/jobs/$command.py" "$@" ;;
     train) train_job ;;
     dream) job dream "$bin/python" ;;
+    pack-images) spark_job pack_images ;;
     --version) exec "$bin/python" "$root/jobs/pipeline.py" --version ;;
     *) spark_job "$command" ;;
   esac

@@ -30,20 +30,20 @@ import pyarrow.parquet as pq
 import tyro
 from petastorm.unischema import Unischema, dict_to_spark_row
 from pyspark.sql import Row, SparkSession
-from pyspark.sql import functions as F
 
 from benchmarks.harness import Alternative, GalaxiesBenchmarkSettings, Measurement, measure, report
 from benchmarks.ray_data import RayData
-from galaxyspark.dataset.images import Images, find_images, read_images
+from galaxyspark.dataset.images import Images, find_images, images_read
 from galaxyspark.dataset.labels import Labels, read_labels
 from galaxyspark.dataset.schema import views_schema
 from galaxyspark.dataset.simulate import simulate
 from galaxyspark.dataset.write import (
+    GALAXIES_PER_TASK,
     make_dataset,
     make_recipe,
     row_group_mb,
     sample_of_training,
-    split_of_input,
+    with_labels,
     write_views,
 )
 from galaxyspark.galaxyzoo.splits import split_of
@@ -109,7 +109,7 @@ def prepare(spark: SparkSession, directory: Path, num_galaxies: int) -> Work:
     labels_file = directory / "simulated" / "labels.csv"
     labels = read_labels(spark, str(labels_file), _SETTINGS)
     sample = sample_of_training(images, labels, _SETTINGS.split_fractions)
-    return Work(images, labels_file, labels, make_recipe(spark, _SETTINGS, _SEED, sample))
+    return Work(images, labels_file, labels, make_recipe(spark, _SETTINGS, _SEED, images, sample))
 
 
 def measure_all(spark: SparkSession, work: Work, little: Work, rounds: int) -> list[Measurement]:
@@ -181,12 +181,12 @@ def run_row_at_a_time(spark: SparkSession, work: Work, directory: Path) -> Path:
     """Petastorm's usual way, with the job's partitions and its writing; returns the dataset it wrote."""
     views_path = directory / "views"
     schema = views_schema(work.recipe.size_px, work.recipe.jpeg_quality)
-    with split_of_input(spark, work.images) as num_images:
-        content_df = read_images(spark, work.images).select("galaxy_id", "content")
-        labelled_df = content_df.join(F.broadcast(work.labels.galaxies_df), "galaxy_id")
-        rows = labelled_df.rdd.flatMap(partial(_rows_of_galaxy, schema, work.recipe))
+    labelled_df = with_labels(work.images, work.labels)
+    row_groups_mb = row_group_mb(labelled_df.count(), work.recipe.size_px, _SETTINGS.row_group_mb)
+    with images_read(spark, work.images, labelled_df, GALAXIES_PER_TASK) as content_df:
+        columns_df = content_df.select(*labelled_df.columns, "content").drop("path", "length", "modified", "reason")
+        rows = columns_df.rdd.flatMap(partial(_rows_of_galaxy, schema, work.recipe))
         views_df = spark.createDataFrame(rows, schema.as_spark_schema())
-        row_groups_mb = row_group_mb(num_images, work.recipe.size_px, _SETTINGS.row_group_mb)
         write_views(spark, views_df, views_path, schema, row_groups_mb)
     return views_path
 

@@ -35,8 +35,9 @@ from benchmarks.scale import galaxies_to_measure, some_of
 from galaxyspark.cluster import Daemon, start, stop
 from galaxyspark.errors import UserError
 from galaxyspark.network.model import save_model
-from galaxyspark.run_directory import RunDirectory, versions, write_atomically
+from galaxyspark.run_directory import RunDirectory, versions
 from galaxyspark.settings import ClusterJob, TrainJob
+from galaxyspark.storage import write_atomically
 
 _SUBMIT = Path(__file__).parents[1] / "submit.sh"
 _FOR_EXECUTORS = 0.8

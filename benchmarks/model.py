@@ -18,7 +18,7 @@ from benchmarks.growth_table import Row, markdown, memory_rows, phase_rows, rate
 from benchmarks.harness import RESULTS
 from galaxyspark.classify.catalogue import MOST_ROWS
 from galaxyspark.errors import UserError
-from galaxyspark.run_directory import write_atomically
+from galaxyspark.storage import write_atomically
 from galaxyspark.views.augment import NUM_VIEWS
 
 _DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"

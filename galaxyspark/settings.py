@@ -279,7 +279,8 @@ class AugmentJob(RunSettings):
     """Decode every image and write 16 views of it as petastorm Parquet, split by galaxy."""
 
     images: str
-    """Folder of JPEG, PNG or FITS images named <GalaxyID>.jpg; any path Spark reads (local, hdfs://, s3a://)."""
+    """Folder of JPEG, PNG or FITS images named <GalaxyID>.jpg, or of tar or Parquet files of them; any path Spark reads
+    (local, hdfs://, s3a://)."""
     labels: str
     """CSV file: GalaxyID and the challenge's 37 vote fractions, or GalaxyID,label."""
     augment: Annotated[AugmentSettings, OmitArgPrefixes] = field(default_factory=AugmentSettings)
@@ -386,6 +387,29 @@ class PackJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackImagesJob:
+    """Pack a folder of many image files into Parquet files of some hundred MB, which --images and --new-images take."""
+
+    __pydantic_config__ = _STRICT
+
+    images: str
+    """Folder of images, or of shards of them; any path Spark reads."""
+    packed: str
+    """Folder to write, which must not be there yet; any path Spark writes."""
+    shard_mb: Annotated[float, Field(gt=0, le=2_000)] = 256.0
+    """About so many MB of images in a file, where there are enough for all cores."""
+    max_file_mb: Annotated[float, Field(gt=0, le=1_000)] = 32.0
+    """Larger image files are listed, but not packed, in MB."""
+    verbose: bool = False
+    """Show the logs of Spark, and all of an error."""
+
+    @property
+    def place(self) -> Path:
+        """What the job writes to."""
+        return Path(self.packed)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatusJob:
     """Show which stages of a run are done, from what and when, and what comes next."""
 
@@ -407,7 +431,7 @@ class PredictJob(RunSettings):
     """Classify images that nobody has labelled into a catalogue, one row an image; or look into the catalogue there."""
 
     new_images: str = ""
-    """Folder of images to classify; any path Spark reads."""
+    """Folder of images to classify, or of tar or Parquet files of them; any path Spark reads."""
     like: str = ""
     """Instead of classifying, list the images of the catalogue that are most like the one of this id."""
     odd: Annotated[int, Field(ge=0)] = 0

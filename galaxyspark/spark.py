@@ -30,8 +30,6 @@ _SETTINGS = {
     # An input partition is as many files as its bytes say, where a stage does not plan its own (split_input).
     "spark.sql.files.openCostInBytes": "0",
     "spark.sql.files.maxPartitionBytes": "8m",
-    # Some hundred single files are listed by a few tasks, not by one each.
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
 }
 
 
@@ -45,7 +43,10 @@ def start_session(name: str, verbose: bool = False) -> SparkSession:
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("WARN" if verbose else "ERROR")
     configured = spark.sparkContext.getConf()
-    for key, value in _SETTINGS.items():
+    # Some hundred single files or folders are listed by a few tasks, not by one each.
+    tasks_of_listing = str(max(8, spark.sparkContext.defaultParallelism))
+    listing = {"spark.sql.sources.parallelPartitionDiscovery.parallelism": tasks_of_listing}
+    for key, value in (_SETTINGS | listing).items():
         if not configured.contains(key):
             spark.conf.set(key, value)
     atexit.register(spark.stop)  # executors of a cluster end in good order
@@ -59,6 +60,12 @@ def _umask() -> int:
     return umask
 
 
+def even_tasks(spark: SparkSession, num_files: int, files_per_task: int) -> int:
+    """A multiple of the cores, so that all are busy to the end; of about so many files each where there are enough."""
+    cores = spark.sparkContext.defaultParallelism
+    return cores * max(1, round(num_files / (cores * files_per_task)))
+
+
 @contextmanager
 def input_split(spark: SparkSession, num_files: int, total_bytes: int, files_per_task: int) -> Iterator[None]:
     """Split what the body reads, many files of about equal work, into tasks that keep every core busy to the end.
@@ -69,8 +76,7 @@ def input_split(spark: SparkSession, num_files: int, total_bytes: int, files_per
         total_bytes: Their length together.
         files_per_task: About as many, where there are enough for all cores; as many tasks as a multiple of the cores.
     """
-    cores = spark.sparkContext.defaultParallelism
-    num_tasks = cores * max(1, round(num_files / (cores * files_per_task)))
+    num_tasks = even_tasks(spark, num_files, files_per_task)
     # Spark packs files by length. A file is work in itself, which its length hardly changes: so let opening one cost
     # as much as ten of average length.
     open_cost = 10 * max(1, total_bytes // max(1, num_files))

@@ -26,7 +26,8 @@ from benchmarks.chaos.rows import published_rows
 from benchmarks.chaos.table import Again, Row, as_markdown, as_text, write_into
 from benchmarks.harness import RESULTS, machine
 from galaxyspark.errors import UserError
-from galaxyspark.run_directory import RunDirectory, versions, write_atomically
+from galaxyspark.run_directory import RunDirectory, versions
+from galaxyspark.storage import write_atomically
 
 _DOCS = Path(__file__).parents[2] / "docs" / "chaos.md"
 _GONE_WITHIN_S = 120
@@ -201,7 +202,7 @@ def _driver_killed(row: Row, given: Input, cluster: Cluster, run: Path, undistur
 
 def _left_behind(run: RunDirectory, stage: str) -> list[str]:
     """What lies in the run unpublished, without the random end of its name."""
-    return sorted(path.name.rpartition("-")[0] for path in run.leftovers(stage))
+    return sorted(Path(path).name.rpartition("-")[0] for path in run.leftovers(stage))
 
 
 def _same_data(run: Path, stage: str, undisturbed: Undisturbed) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.chaos.disturbances import DISTURBANCES
-from galaxyspark.run_directory import write_atomically
+from galaxyspark.storage import write_atomically
 
 _MARKS = ("<!-- written by ./submit.sh bench chaos -->\n", "<!-- end -->\n")
 _HEADER = ("stage", "what happens", "exit status", "next task s", "lost tasks s", "run s", "times as long", "same data")

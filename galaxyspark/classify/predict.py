@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from galaxyspark import __version__
 from galaxyspark.classify.catalogue import MOST_ROWS, write_csv, write_table
 from galaxyspark.classify.rows import Model, catalogue_rows
 from galaxyspark.classify.saved import SavedClassifiers, open_classifiers
-from galaxyspark.dataset.images import Images, find_images, read_images, read_some_images
+from galaxyspark.dataset.images import Images, find_images, images_read
 from galaxyspark.dataset.reconcile import CANNOT_BE_READ
 from galaxyspark.errors import UserError
 from galaxyspark.features.extract import published_program, runtime_of_worker, threads_of_task
@@ -25,11 +24,10 @@ from galaxyspark.features.inference import Program
 from galaxyspark.network.card import ModelCard, load_card
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import PredictJob, PredictSettings
-from galaxyspark.spark import broadcast, input_split, progress
+from galaxyspark.spark import broadcast, progress
 from galaxyspark.storage import Staging, as_url
 
 _IMAGES_PER_TASK = 500
-_FEW_IMAGES = 2_000
 _FEWEST_TO_RATE = 100
 
 
@@ -60,7 +58,9 @@ def predict(spark: SparkSession, job: PredictJob) -> dict[str, Any]:
         num_kept = kept_df.count() if kept_df else 0
         with progress(spark, "predict"):
             url = as_url(staging.place("catalogue"))
-            with new_images(spark, images, kept_df, num_kept) as content_df:
+            with images_read(
+                spark, images, new_images(images, kept_df if num_kept else None), _IMAGES_PER_TASK
+            ) as content_df:
                 rows_df = catalogue_of(content_df, broadcast(spark, program), model, threads_of_task(spark))
                 with_class(rows_df, model, job.predict.min_confidence).write.parquet(url)
             if kept_df is not None and num_kept:
@@ -109,9 +109,11 @@ def kept_rows(spark: SparkSession, run: RunDirectory, images: Images, made_with:
     published = run.published().get("predict")
     if published is None or published.get("made_with") != made_with:
         return None
-    usable_df = images.files_df.where("reason IS NULL").select("path", "length", "modified")
-    catalogue_df = spark.read.parquet(as_url(run.place("catalogue"))).where("class_cnn IS NOT NULL")
-    return catalogue_df.join(usable_df, ["path", "length", "modified"], "left_semi")
+    usable_df = images.files_df.where("reason IS NULL").select("path", "length", "modified").alias("now")
+    catalogue_df = spark.read.parquet(as_url(run.place("catalogue"))).where("class_cnn IS NOT NULL").alias("before")
+    same_length = F.col("now.length").eqNullSafe(F.col("before.length"))  # of some packed images it is not known
+    unchanged = (F.col("now.path") == F.col("before.path")) & (F.col("now.modified") == F.col("before.modified"))
+    return catalogue_df.join(usable_df, unchanged & same_length, "left_semi")
 
 
 def num_dropped(spark: SparkSession, run: RunDirectory, images: Images) -> int:
@@ -122,20 +124,10 @@ def num_dropped(spark: SparkSession, run: RunDirectory, images: Images) -> int:
     return paths_df.join(images.files_df.select("path"), "path", "left_anti").count()
 
 
-@contextmanager
-def new_images(spark: SparkSession, images: Images, kept_df: DataFrame | None, num_kept: int) -> Iterator[DataFrame]:
-    """The content of the images that have no row yet and can be read, split into tasks of even work in the body."""
-    new_df = images.files_df.where("reason IS NULL")
-    if kept_df is not None and num_kept:
-        new_df = new_df.join(kept_df.select("path"), "path", "left_anti").cache()
-    num_images, total_bytes = new_df.agg(F.count("*"), F.sum("length")).collect()[0]
-    if num_images <= _FEW_IMAGES:
-        content_df = read_some_images(spark, [row[0] for row in new_df.select("path").collect()])
-    else:  # lists the whole folder again, so that is what is split
-        content_df = read_images(spark, replace(images, files_df=new_df))
-        num_images, total_bytes = images.files_df.agg(F.count("*"), F.sum("length")).collect()[0]
-    with input_split(spark, num_images, total_bytes or 0, _IMAGES_PER_TASK):
-        yield content_df
+def new_images(images: Images, kept_df: DataFrame | None) -> DataFrame:
+    """The images that can be read and have no row yet."""
+    usable_df = images.files_df.where("reason IS NULL")
+    return usable_df if kept_df is None else usable_df.join(kept_df.select("path"), "path", "left_anti").cache()
 
 
 def with_class(rows_df: DataFrame, model: Model, min_confidence: float) -> DataFrame:

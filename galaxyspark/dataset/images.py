@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import unquote
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from galaxyspark.dataset.folder import IMAGE_ENDINGS, folder_read, list_folder
+from galaxyspark.dataset.packed import list_shards, read_packed
+from galaxyspark.dataset.shards import SHARD_ENDINGS
 from galaxyspark.errors import UserError
-from galaxyspark.spark import told_plainly
+from galaxyspark.spark import even_tasks
 from galaxyspark.views.decode import EMPTY_FILE
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "fits", "fit", "fits.gz", "fits.fz")
 _OTHER_FORMATS = ("gif", "tif", "tiff", "bmp", "webp", "jp2", "heic", "avif")
-# Upper and lower case, since a glob cannot pass over it: *.{[jJ][pP][gG],...}
-_IMAGE_GLOB = f"*.{{{','.join(re.sub('[a-z]', lambda c: f'[{c[0]}{c[0].upper()}]', e) for e in IMAGE_ENDINGS)}}}"
 _ID = rf"(?i)([^/]+?)\.(?:{'|'.join((*IMAGE_ENDINGS, *_OTHER_FORMATS)).replace('.', '[.]')})$"
+_SHARD = rf"(?i)\.(?:{'|'.join(SHARD_ENDINGS)})$"
+_COMPRESSED_SHARD = r"(?i)\.(?:tgz|tar\.[a-z0-9]+)$"
 
 
 @dataclass(frozen=True)
 class Images:
-    """Image files below a folder.
+    """Images below a folder: files of their own, or packed into shards.
 
     Attributes:
         folder: Any path Spark reads.
-        files_df: One row an image: ``path``, ``length`` (bytes), ``modified`` (milliseconds since 1970, null for
-            empty files), ``galaxy_id`` (the file's name without its ending) and ``reason``, why it cannot be used,
-            null where it is to be read.
-        num_other_files: Files there that are no images by their name, which are passed over.
+        files_df: One row an image: ``path``, ``length`` (bytes; null where only reading it would tell), ``modified``
+            (milliseconds since 1970, null for empty files), ``galaxy_id`` (the file's name without its ending) and
+            ``reason``, why it cannot be used, null where it is to be read. Of packed images also where they lie.
+        num_other_files: What is there too but is no image by its name, and is passed over.
         max_file_mb: Larger files are not read.
+        packed: Whether they are in shards.
     """
 
     folder: str
     files_df: DataFrame
     num_other_files: int
     max_file_mb: float
+    packed: bool = False
 
 
 def find_images(spark: SparkSession, folder: str, flag: str = "--images", max_file_mb: float = 32.0) -> Images:
@@ -46,28 +48,87 @@ def find_images(spark: SparkSession, folder: str, flag: str = "--images", max_fi
 
     Args:
         spark: The session.
-        folder: Any path Spark reads.
+        folder: Any path Spark reads, of image files or of shards; what lies there tells which.
         flag: The flag that named the folder, for messages.
         max_file_mb: Larger files are listed with a reason, and will not be read.
 
     Raises:
-        UserError: The folder is missing or has no images.
+        UserError: The folder is missing or has no images, has both files and shards, or shards that are broken.
     """
-    listed_df = _binary_files(spark, folder, flag)
-    files_df = listed_df.select("path", "length", _modified(), galaxy_id_of_path()).cache()
-    files_df = files_df.union(_empty_files(spark, listed_df, files_df.select("path"))).cache()
-    images_df = files_df.where("galaxy_id != ''")
-    num_files, num_images = files_df.count(), images_df.count()
+    files_df = list_folder(spark, folder, flag).withColumn("galaxy_id", galaxy_id_of("path")).cache()
+    shards_df = files_df.where(F.col("path").rlike(_SHARD))
+    num_files, num_images, num_shards, num_compressed = files_df.agg(
+        F.count("*"),
+        F.count_if(F.col("galaxy_id") != ""),
+        F.count_if(F.col("path").rlike(_SHARD)),
+        F.count_if(F.col("path").rlike(_COMPRESSED_SHARD)),
+    ).collect()[0]
+    given = f"{flag} {folder}"
+    if num_images and num_shards:
+        raise UserError(
+            f"{given}: {num_images:,} image files and {num_shards:,} shards (.tar, .parquet) lie there. Keep them "
+            "apart: it is not clear which of them are meant."
+        )
+    if num_compressed:
+        raise UserError(
+            f"{given}: {num_compressed:,} compressed tar files lie there, which can be read from their beginning "
+            "only. Unpack them to .tar (images are compressed already)."
+        )
+    if num_shards:
+        members_df = list_shards(shards_df, given).withColumn("galaxy_id", _galaxy_id_of_member()).drop("name").cache()
+        num_files, num_images = num_files - num_shards + members_df.count(), members_df.where("galaxy_id != ''").count()
+        files_df = members_df
     if not num_images:
         endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS[:4])
-        raise UserError(f"{flag} {folder}: no {endings} files there, nor in its subfolders.")
-    reason = (
+        raise UserError(
+            f"{given}: no {endings} files there, nor in its subfolders, nor shards (.tar, .parquet) of them."
+        )
+    images_df = _with_same_id(files_df.where("galaxy_id != ''").withColumn("reason", _reason(max_file_mb)))
+    return Images(folder, images_df, num_files - num_images, max_file_mb, packed=num_shards > 0)
+
+
+@contextmanager
+def images_read(spark: SparkSession, images: Images, wanted_df: DataFrame, images_per_task: int) -> Iterator[DataFrame]:
+    """Images with their ``content`` (bytes of the file), split into tasks of even work while the body runs.
+
+    Args:
+        spark: The session.
+        images: All images.
+        wanted_df: Rows of ``images.files_df`` to read, and any other columns, which are kept.
+        images_per_task: About as many, where there are enough for all cores.
+
+    Yields:
+        The rows of ``wanted_df``. Images that cannot be read, or are gone since, have no row.
+    """
+    if images.packed:
+        yield read_packed(wanted_df, even_tasks(spark, wanted_df.count(), images_per_task))
+        return
+    with folder_read(
+        spark, images.folder, images.files_df, wanted_df, images.max_file_mb, images_per_task
+    ) as content_df:
+        yield content_df
+
+
+def galaxy_id_of(column: str) -> Column:
+    """A file's name without folder and ending; empty where the ending is no image's."""
+    return F.regexp_extract(column, _ID, 1)
+
+
+def _galaxy_id_of_member() -> Column:
+    """As of a file; but all rows of a Parquet file are images, and their names may be ids without an ending."""
+    by_ending = galaxy_id_of("name")
+    is_row = F.lower("shard").endswith(".parquet") & (by_ending == "")
+    return F.when(is_row, F.substring_index("name", "/", -1)).otherwise(by_ending)
+
+
+def _reason(max_file_mb: float) -> Column:
+    """Why an image cannot be used, as far as its name and its length tell; null where it is to be read."""
+    ending = F.lower(F.regexp_extract("path", r"[.]([^./]+)$", 1))
+    return (
         F.when(F.col("length") == 0, EMPTY_FILE)
-        .when(_ending().isin(*_OTHER_FORMATS), F.concat(F.lit("unsupported format ."), _ending()))
+        .when(ending.isin(*_OTHER_FORMATS), F.concat(F.lit("unsupported format ."), ending))
         .when(F.col("length") > max_file_mb * 1e6, f"file larger than {max_file_mb:g} MB")
     )
-    images_df = _with_same_id(images_df.withColumn("reason", reason))
-    return Images(folder, images_df, num_files - num_images, max_file_mb)
 
 
 def _with_same_id(images_df: DataFrame) -> DataFrame:
@@ -76,90 +137,5 @@ def _with_same_id(images_df: DataFrame) -> DataFrame:
     same_id = F.when(
         F.col("same_id").isNotNull(), F.concat(F.lit("same id as another file: "), "same_id", F.lit(" have it"))
     )
-    joined_df = images_df.join(F.broadcast(counts_df.where("same_id > 1")), "galaxy_id", "left")
+    joined_df = images_df.join(counts_df.where("same_id > 1"), "galaxy_id", "left")
     return joined_df.withColumn("reason", F.coalesce("reason", same_id)).drop("same_id").cache()
-
-
-def read_images(spark: SparkSession, images: Images) -> DataFrame:
-    """The images without a ``reason``, with their bytes.
-
-    Columns ``path``, ``length``, ``modified``, ``galaxy_id``, ``content``. Files that cannot be read, or are gone
-    since, have no row.
-    """
-    content_df = (
-        _reader(spark)
-        .option("pathGlobFilter", _IMAGE_GLOB)
-        .option("recursiveFileLookup", True)
-        .load(images.folder)
-        .where(F.col("length") <= int(images.max_file_mb * 1e6))  # binaryFile does not read what this leaves out
-        .select(*_content_columns())
-    )
-    # The folder is listed again; what has come since is not of these images.
-    listed_df = images.files_df.where("reason IS NULL").select("path")
-    return content_df.join(F.broadcast(listed_df), "path", "left_semi")
-
-
-def read_some_images(spark: SparkSession, paths: list[str]) -> DataFrame:
-    """The same columns for single files. Files that are gone, or cannot be read, have no row."""
-    hadoop = spark._jvm.org.apache.hadoop.fs.Path  # type: ignore[union-attr]
-    configuration = spark._jsc.hadoopConfiguration()
-    # Spark refuses a list that names one file that is not there. Names may have characters that mean a pattern to it.
-    present = [path for path in paths if hadoop(path).getFileSystem(configuration).exists(hadoop(path))]
-    quoted = [re.sub(r"([\[\]{}*?\\])", r"\\\1", path) for path in present]
-    if not quoted:
-        return spark.createDataFrame([], "path string, length long, modified long, galaxy_id string, content binary")
-    return _reader(spark).load(quoted).select(*_content_columns())
-
-
-def _content_columns() -> tuple[Column, ...]:
-    return F.col("path"), F.col("length"), _modified(), galaxy_id_of_path(), F.col("content")
-
-
-def _modified() -> Column:
-    return F.unix_millis("modificationTime").alias("modified")
-
-
-def galaxy_id_of_path() -> Column:
-    """The column ``galaxy_id``: the file's name without folder and ending; empty where the ending is no image's."""
-    return F.regexp_extract("path", _ID, 1).alias("galaxy_id")
-
-
-def _ending() -> Column:
-    return F.lower(F.regexp_extract("path", r"[.]([^./]+)$", 1))
-
-
-def _reader(spark: SparkSession):  # type: ignore[no-untyped-def]
-    """Spark's reader of whole files. What it cannot read it leaves out, and we find by what is missing."""
-    return spark.read.format("binaryFile").option("ignoreCorruptFiles", True).option("ignoreMissingFiles", True)
-
-
-def _binary_files(spark: SparkSession, folder: str, flag: str) -> DataFrame:
-    try:
-        return _reader(spark).option("recursiveFileLookup", True).load(folder)
-    except (PySparkException, Py4JJavaError) as error:
-        raise unreadable(f"{flag} {folder}", "folder", error) from None
-
-
-def unreadable(given: str, what: str, error: PySparkException | Py4JJavaError) -> UserError:
-    """What Spark says of a path, without its stack of calls."""
-    if isinstance(error, PySparkException) and error.getCondition() == "PATH_NOT_FOUND":
-        return UserError(f"{given}: no such {what}.")
-    reason = error.java_exception.toString() if isinstance(error, Py4JJavaError) else str(error)
-    return UserError(f"{given}: Spark cannot read it: {told_plainly(reason) or reason.splitlines()[0]}")
-
-
-def _empty_files(spark: SparkSession, listed_df: DataFrame, rows_df: DataFrame) -> DataFrame:
-    """The files of no bytes, which Spark's file sources find and then pass over: path, length (0) and galaxy_id."""
-    found = listed_df._jdf.inputFiles()  # stays in the JVM: there may be millions
-    paths: list[str] = []
-    if spark._jvm.java.lang.reflect.Array.getLength(found) > rows_df.count():  # type: ignore[union-attr]
-        listed = {row[0] for row in rows_df.collect()}
-        paths = [path for path in (_as_in_rows(url) for url in found) if path not in listed]
-    rows = [(path, 0, None) for path in paths]
-    empty_df = spark.createDataFrame(rows, "path string, length long, modified long")
-    return empty_df.select("path", "length", "modified", galaxy_id_of_path())
-
-
-def _as_in_rows(url: str) -> str:
-    """A path as the binaryFile source writes it into its rows: unquoted, and file:/ with one slash."""
-    return re.sub("^file:/+", "file:/", unquote(url))

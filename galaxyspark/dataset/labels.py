@@ -10,7 +10,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from galaxyspark.dataset.images import unreadable
+from galaxyspark.dataset.folder import unreadable
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import ID_COLUMN, MORPHOLOGY_CLASSES, QUESTIONS, VOTE_COLUMNS, VOTE_FIELDS, Question
 from galaxyspark.settings import AugmentSettings
@@ -78,7 +78,7 @@ def read_labels(spark: SparkSession, labels: str, settings: AugmentSettings | No
         )
     repeated_df = _repeated(galaxies_df)
     if not repeated_df.isEmpty():
-        galaxies_df = galaxies_df.join(F.broadcast(repeated_df), "galaxy_id", "left_anti")
+        galaxies_df = galaxies_df.join(repeated_df, "galaxy_id", "left_anti")
     usable_df = galaxies_df.where("reason IS NULL").drop("reason")
     unusable_df = galaxies_df.where("reason IS NOT NULL").select("galaxy_id", "reason").union(repeated_df).cache()
     rule = settings.label_rule if set(VOTE_COLUMNS) <= set(columns) else None

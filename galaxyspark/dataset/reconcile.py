@@ -13,7 +13,7 @@ from fsspec import AbstractFileSystem
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from galaxyspark.dataset.images import Images, read_some_images
+from galaxyspark.dataset.images import Images, images_read
 from galaxyspark.dataset.labels import LEFT_OUT, Labels
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import SPLITS
@@ -23,6 +23,7 @@ from galaxyspark.views.batches import reasons_of_batches
 from galaxyspark.views.reading import Reading
 
 NO_LABEL = "no label"
+_IMAGES_PER_TASK = 500
 CANNOT_BE_READ = "file cannot be read"
 
 
@@ -59,7 +60,8 @@ def write_quarantine(
         *("galaxy_id", "path", F.col("length").alias("size")),
         F.coalesce("reason", "label_reason", F.when(F.col("has_label").isNull(), NO_LABEL)).alias("reason"),
     )
-    reasons_df = _reasons_of_unreadable(spark, known_df.where("reason IS NULL"), reading)
+    unreadable_df = lost_df.join(known_df.where("reason IS NULL").select("path"), "path", "left_semi")
+    reasons_df = _reasons_of_unreadable(spark, images, unreadable_df, reading)
     quarantine_df = known_df.join(reasons_df.withColumnRenamed("reason", "found"), "path", "left").select(
         "galaxy_id", "path", "size", F.coalesce("reason", "found", F.lit(CANNOT_BE_READ)).alias("reason")
     )
@@ -70,11 +72,15 @@ def write_quarantine(
     return counts
 
 
-def _reasons_of_unreadable(spark: SparkSession, unreadable_df: DataFrame, reading: Reading) -> DataFrame:
+def _reasons_of_unreadable(
+    spark: SparkSession, images: Images, unreadable_df: DataFrame, reading: Reading
+) -> DataFrame:
     """``path`` and ``reason`` of images whose labels are sound, from reading them again."""
-    paths = [row["path"] for row in unreadable_df.select("path").collect()]
-    content_df = read_some_images(spark, paths).select("path", "content")
-    return content_df.mapInArrow(partial(reasons_of_batches, reading=reading), "path string, reason string").cache()
+    reasons = partial(reasons_of_batches, reading=reading)
+    with images_read(spark, images, unreadable_df, _IMAGES_PER_TASK) as content_df:
+        reasons_df = content_df.select("path", "content").mapInArrow(reasons, "path string, reason string").cache()
+        reasons_df.count()
+    return reasons_df
 
 
 def _refuse_too_many(

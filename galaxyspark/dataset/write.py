@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from petastorm.unischema import Unischema
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from galaxyspark.dataset.images import Images, find_images, read_images, read_some_images
+from galaxyspark.dataset.images import Images, find_images, images_read
 from galaxyspark.dataset.labels import Labels, check_match, read_labels
 from galaxyspark.dataset.petastorm_files import petastorm_files
 from galaxyspark.dataset.reconcile import count_views, describe_files, write_quarantine
@@ -24,7 +24,7 @@ from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import split_of
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import AugmentJob, AugmentSettings
-from galaxyspark.spark import input_split, progress
+from galaxyspark.spark import progress
 from galaxyspark.storage import Place, as_url
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe
 from galaxyspark.views.batches import colour_sums_of_batches, views_of_batches
@@ -33,8 +33,10 @@ from galaxyspark.views.preview import write_contact_sheet
 from galaxyspark.views.reading import Reading
 
 _COLOUR_SAMPLE = 400
+_COLOUR_IMAGES_PER_TASK = 50
 _PREVIEW_IMAGES = 24
-_GALAXIES_PER_TASK = 5_000
+GALAXIES_PER_TASK = 5_000
+"""About as many in a task, where there are enough for all cores."""
 _MIN_ROW_GROUPS = 32
 
 
@@ -57,11 +59,9 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
 
     with RunDirectory(job.run).stage("augment", job, {"images": job.images, "labels": job.labels}) as staging:
         sample = sample_of_training(images, labels, settings.split_fractions)
-        recipe = make_recipe(spark, settings, job.seed, sample)
+        recipe = make_recipe(spark, settings, job.seed, images, sample)
         if settings.preview:
-            contents = read_some_images(spark, sample[:_PREVIEW_IMAGES]).orderBy(F.xxhash64("galaxy_id")).collect()
-            galaxies = {row["galaxy_id"]: bytes(row["content"]) for row in contents}
-            write_contact_sheet(galaxies, recipe, staging.path("preview.png"))
+            write_preview(spark, images, sample[:_PREVIEW_IMAGES], recipe, staging.path("preview.png"))
         views_path = staging.place("views")
         with progress(spark, "augment"):
             make_dataset(spark, images, labels, recipe, settings, views_path)
@@ -82,26 +82,28 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
 
 
 def sample_of_training(images: Images, labels: Labels, split_fractions: Sequence[float]) -> list[str]:
-    """Paths of some hundred images of the training split, the same ones however the images are listed."""
+    """Ids of some hundred images of the training split, the same ones however the images are listed."""
     candidates = (
         images.files_df.where("reason IS NULL")
         .join(labels.galaxies_df, "galaxy_id", "left_semi")
         .orderBy(F.xxhash64("galaxy_id"))
-        .select("galaxy_id", "path")
+        .select("galaxy_id")
         .limit(4 * _COLOUR_SAMPLE)
         .collect()
     )
-    paths = [row["path"] for row in candidates if split_of(row["galaxy_id"], split_fractions) == "train"]
+    sample = [row["galaxy_id"] for row in candidates if split_of(row["galaxy_id"], split_fractions) == "train"]
     if not candidates:
         reasons = images.files_df.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
         most = "".join(f", most of them for: {row['reason']}" for row in reasons.limit(1).collect())
         raise UserError(f"--images {images.folder}: no image can be used with a label{most}.")
-    if not paths:
+    if not sample:
         raise UserError("No galaxy falls into the training split: more galaxies are needed.")
-    return paths[:_COLOUR_SAMPLE]
+    return sample[:_COLOUR_SAMPLE]
 
 
-def make_recipe(spark: SparkSession, settings: AugmentSettings, seed: int, sample: list[str]) -> ViewRecipe:
+def make_recipe(
+    spark: SparkSession, settings: AugmentSettings, seed: int, images: Images, sample: list[str]
+) -> ViewRecipe:
     """What all views have in common, with the colour axes of a sample of training images."""
     reading = Reading(
         max_file_mb=settings.max_file_mb,
@@ -116,25 +118,40 @@ def make_recipe(spark: SparkSession, settings: AugmentSettings, seed: int, sampl
         size_px=settings.view_size_px,
         field_of_view=settings.field_of_view,
         colour_strength=settings.colour_strength,
-        colour_axes=colour_axes(spark, sample, reading),
+        colour_axes=colour_axes(spark, images, sample, reading),
         jpeg_quality=settings.jpeg_quality,
         reading=reading,
     )
 
 
-def colour_axes(spark: SparkSession, paths: list[str], reading: Reading) -> tuple[tuple[float, float, float], ...]:
-    """The principal axes of colour over some images; see ``views.colour``."""
+def colour_axes(
+    spark: SparkSession, images: Images, sample: list[str], reading: Reading
+) -> tuple[tuple[float, float, float], ...]:
+    """The principal axes of colour over the images of some ids; see ``views.colour``."""
     schema = "num_pixels long, total array<double>, products array<double>"
     sums_of_batches = partial(colour_sums_of_batches, reading=reading)
-    rows = read_some_images(spark, paths).select("content").mapInArrow(sums_of_batches, schema).collect()
+    with images_read(spark, images, of_ids(images, sample), _COLOUR_IMAGES_PER_TASK) as content_df:
+        rows = content_df.select("content").mapInArrow(sums_of_batches, schema).collect()
     zero = ColourSums(0, np.zeros(3), np.zeros((3, 3)))
     sums = sum(
         (ColourSums(row[0], np.array(row[1]), np.array(row[2]).reshape(3, 3)) for row in rows),
         start=zero,
     )
     if sums.num_pixels == 0:
-        raise UserError(f"None of {len(paths)} training images can be decoded, such as {paths[0]}.")
+        raise UserError(f"None of {len(sample)} training images can be decoded, such as that of {sample[0]}.")
     return principal_axes(sums)
+
+
+def of_ids(images: Images, galaxy_ids: list[str]) -> DataFrame:
+    """The images to be read of a few ids."""
+    return images.files_df.where(F.col("reason").isNull() & F.col("galaxy_id").isin(galaxy_ids))
+
+
+def write_preview(spark: SparkSession, images: Images, sample: list[str], recipe: ViewRecipe, file: Path) -> None:
+    """Draw the views of some galaxies."""
+    with images_read(spark, images, of_ids(images, sample), _COLOUR_IMAGES_PER_TASK) as content_df:
+        rows = content_df.select("galaxy_id", "content").orderBy(F.xxhash64("galaxy_id")).collect()
+    write_contact_sheet({row["galaxy_id"]: bytes(row["content"]) for row in rows}, recipe, file)
 
 
 def make_dataset(
@@ -142,18 +159,16 @@ def make_dataset(
 ) -> None:
     """Images and labels to the petastorm dataset of views."""
     schema = views_schema(recipe.size_px, recipe.jpeg_quality)
-    with split_of_input(spark, images) as num_images:
-        content_df = read_images(spark, images)
-        views_df = make_views_df(content_df, labels.galaxies_df, schema, recipe, settings.split_fractions)
-        write_views(spark, views_df, path, schema, row_group_mb(num_images, recipe.size_px, settings.row_group_mb))
+    labelled_df = with_labels(images, labels)
+    row_groups_mb = row_group_mb(labelled_df.count(), recipe.size_px, settings.row_group_mb)
+    with images_read(spark, images, labelled_df, GALAXIES_PER_TASK) as content_df:
+        views_df = make_views_df(content_df, schema, recipe, settings.split_fractions)
+        write_views(spark, views_df, path, schema, row_groups_mb)
 
 
-@contextmanager
-def split_of_input(spark: SparkSession, images: Images) -> Iterator[int]:
-    """Split the images that the body reads into tasks of even work; yields how many images there are to read."""
-    num_images, total_bytes = images.files_df.where("reason IS NULL").agg(F.count("*"), F.sum("length")).collect()[0]
-    with input_split(spark, num_images, total_bytes or 0, _GALAXIES_PER_TASK):
-        yield num_images
+def with_labels(images: Images, labels: Labels) -> DataFrame:
+    """The images to be read that have a label, with it: joined before there are pixels, since this may be shuffled."""
+    return images.files_df.where("reason IS NULL").join(labels.galaxies_df, "galaxy_id")
 
 
 def row_group_mb(num_images: int, view_size_px: int, largest_mb: int) -> int:
@@ -163,18 +178,14 @@ def row_group_mb(num_images: int, view_size_px: int, largest_mb: int) -> int:
 
 
 def make_views_df(
-    content_df: DataFrame,
-    galaxies_df: DataFrame,
-    schema: Unischema,
-    recipe: ViewRecipe,
-    split_fractions: Sequence[float],
+    content_df: DataFrame, schema: Unischema, recipe: ViewRecipe, split_fractions: Sequence[float]
 ) -> DataFrame:
-    """Images with their bytes, and labels, to one row a view; the columns are those of ``schema``."""
-    labelled_df = content_df.select("galaxy_id", "content").join(F.broadcast(galaxies_df), "galaxy_id")
+    """Images with their ``content`` and labels to one row a view; the columns are those of ``schema``."""
     columns = list(schema.fields)
+    of_galaxy = [name for name in columns if name not in ("view", "image", "split")]
     make_views = partial(views_of_batches, recipe=recipe, split_fractions=split_fractions)
     ordered = partial(_in_order, make_views, columns)
-    return labelled_df.mapInArrow(ordered, schema.as_spark_schema())
+    return content_df.select(*of_galaxy, "content").mapInArrow(ordered, schema.as_spark_schema())
 
 
 def _in_order(make_views, columns, batches):  # type: ignore[no-untyped-def]

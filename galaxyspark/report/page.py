@@ -89,6 +89,7 @@ def collect(run: RunDirectory, published: Mapping[str, Mapping[str, Any]], seed:
     galaxies = read_judged_galaxies(run.path("predictions.parquet"), metrics["classes"]) if metrics else None
     return {
         "run": run.root,
+        "name": Path(run.root).name,
         "published": published,
         "augment": published.get("augment"),
         "trained": published.get("train", {}).get("training"),

@@ -43,12 +43,15 @@ def decode_image(content: bytes, reading: Reading | None = None, side_px: float 
 
     Raises:
         UnreadableImageError: Empty, none of the three formats, without an end marker at its end (cut off, or with
-            foreign bytes behind it), larger than ``reading`` allows, of colours that have no plain meaning (CMYK,
-            transparent pixels), or not decodable. A JPEG with some bytes damaged inside is decoded all the same.
+            foreign bytes behind it), of more bytes or pixels than ``reading`` allows, of colours that have no plain
+            meaning (CMYK, transparent pixels), or not decodable. A JPEG with some bytes damaged inside is decoded all
+            the same.
     """
     reading = reading or Reading()
     if not content:
         raise UnreadableImageError(EMPTY_FILE)
+    if len(content) > reading.max_file_mb * 1e6:
+        raise UnreadableImageError(f"file larger than {reading.max_file_mb:g} MB")
     if content.startswith(FITS_STARTS):
         return decode_fits(content, reading)
     if content.startswith(_JPEG_START):

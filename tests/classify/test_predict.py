@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,30 @@ def test_a_grown_folder_costs_its_new_images_alone(
     os.utime(first, (1_000_000_000, 1_000_000_000))
     assert predict_again()["taken_over"] == 1
     assert predict_again(predict_views=2)["taken_over"] == 0
+
+
+def test_packed_images_have_the_same_rows_and_a_new_shard_costs_its_own_images_alone(
+    predict_again: Callable[..., dict], run: Path, folder: Path, galaxies
+) -> None:
+    predict_again()
+    of_files_pdf = pd.read_csv(run / "catalogue.csv", dtype={"galaxy_id": str}).set_index("galaxy_id")
+    files = sorted(folder.iterdir())
+    rows = {"galaxy_id": [file.stem for file in files], "image": [file.read_bytes() for file in files]}
+    for file in files:
+        file.unlink()
+    pd.DataFrame(rows).to_parquet(folder / "first.parquet")
+    assert predict_again()["taken_over"] == 0
+    packed_pdf = pd.read_csv(run / "catalogue.csv", dtype={"galaxy_id": str}).set_index("galaxy_id")
+    pd.testing.assert_frame_equal(packed_pdf.drop(columns="path"), of_files_pdf.drop(columns="path"))
+    assert packed_pdf["path"].tolist() == [f"file:{folder}/first.parquet/{file.stem}" for file in files]
+
+    third = sorted(galaxies.unlabelled.glob("[0-9]*.jpg"))[2]
+    with tarfile.open(folder / "second.tar", "w") as tar:
+        tar.add(third, third.name)
+    counts = predict_again()
+    assert (counts["images"], counts["classified"], counts["taken_over"]) == (3, 3, 2)
+    os.utime(folder / "first.parquet", (1_000_000_000, 1_000_000_000))
+    assert predict_again()["taken_over"] == 1
 
 
 def test_below_the_least_confidence_a_class_is_left_empty(predict_again: Callable[..., dict], run: Path) -> None:

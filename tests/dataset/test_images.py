@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
-from galaxyspark.dataset.images import find_images, read_images, read_some_images
+from galaxyspark.dataset.images import Images, find_images, images_read
 from galaxyspark.errors import UserError
+
+
+def read_all(spark: SparkSession, images: Images) -> dict[str, bytes]:
+    """Id -> bytes of all images that are to be read."""
+    with images_read(spark, images, images.files_df.where("reason IS NULL"), 2) as content_df:
+        return {row["galaxy_id"]: bytes(row["content"]) for row in content_df.collect()}
 
 
 def test_images_are_found_in_subfolders_and_empty_ones_are_not_lost(spark: SparkSession, galaxies, tmp_path) -> None:
@@ -31,8 +38,7 @@ def test_images_are_found_in_subfolders_and_empty_ones_are_not_lost(spark: Spark
         "nothing at 100%": "empty file"
     }
     assert rows["nothing at 100%"]["path"] == f"file:{tmp_path}/deep er/nothing at 100%.jpg"
-    read = {row["galaxy_id"]: bytes(row["content"]) for row in read_images(spark, images).collect()}
-    assert read == dict.fromkeys(sound, image.read_bytes())
+    assert read_all(spark, images) == dict.fromkeys(sound, image.read_bytes())
 
 
 def test_what_cannot_be_used_by_its_name_or_size_is_listed_but_not_read(
@@ -54,27 +60,27 @@ def test_what_cannot_be_used_by_its_name_or_size_is_listed_but_not_read(
         ("twice.jpg", "same id as another file: 2 have it"),
         ("twice.png", "same id as another file: 2 have it"),
     ]
-    assert [row["galaxy_id"] for row in read_images(spark, images).collect()] == ["a"]
+    assert list(read_all(spark, images)) == ["a"]
 
 
 def test_single_files_are_read_by_their_names_whatever_those_mean_to_spark(spark: SparkSession, tmp_path: Path) -> None:
-    for name in ("a?[1].jpg", "ab1.jpg", "{x,y}.jpg", "x.jpg"):
-        (tmp_path / name).write_text(name)
-    wanted = [f"file:{tmp_path}/{name}" for name in ("a?[1].jpg", "{x,y}.jpg", "gone.jpg")]
-    rows = read_some_images(spark, wanted).collect()
-    assert {row["galaxy_id"]: bytes(row["content"]).decode() for row in rows} == {
-        "a?[1]": "a?[1].jpg",
-        "{x,y}": "{x,y}.jpg",
-    }
-    assert read_some_images(spark, wanted[2:]).count() == 0
+    names = ["a?[1]", "ab1", "{x,y}", "x", "gone", *(f"other {number}" for number in range(8))]
+    for name in names:
+        (tmp_path / f"{name}.jpg").write_text(name)
+    images = find_images(spark, str(tmp_path))
+    (tmp_path / "gone.jpg").unlink()
+    for wanted in (["a?[1]", "{x,y}", "gone"], ["gone"]):
+        with images_read(spark, images, images.files_df.where(F.col("galaxy_id").isin(wanted)), 2) as content_df:
+            read = {row["galaxy_id"]: bytes(row["content"]).decode() for row in content_df.collect()}
+        assert read == {name: name for name in wanted if name != "gone"}
 
 
 def test_a_file_that_goes_after_it_was_listed_has_no_row(spark: SparkSession, galaxies, tmp_path: Path) -> None:
     for number, image in enumerate(list(galaxies.images.iterdir())[:3]):
         shutil.copy(image, tmp_path / f"{number}.jpg")
-    content_df = read_images(spark, find_images(spark, str(tmp_path)))
+    images = find_images(spark, str(tmp_path))
     (tmp_path / "1.jpg").unlink()
-    assert {row["galaxy_id"] for row in content_df.collect()} == {"0", "2"}
+    assert set(read_all(spark, images)) == {"0", "2"}
 
 
 def test_a_path_that_spark_cannot_read_is_one_message(spark: SparkSession) -> None:

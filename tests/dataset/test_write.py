@@ -24,10 +24,10 @@ from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from galaxyspark.dataset.images import find_images, read_images
+from galaxyspark.dataset.images import find_images, images_read
 from galaxyspark.dataset.labels import read_labels
 from galaxyspark.dataset.schema import views_schema
-from galaxyspark.dataset.write import augment, make_views_df, row_group_mb
+from galaxyspark.dataset.write import augment, make_views_df, row_group_mb, with_labels
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import split_of
 from galaxyspark.run_directory import RunDirectory
@@ -88,10 +88,12 @@ def test_petastorm_decodes_what_pillow_decodes(augmented_run: Path, views_pdf: p
 def test_bytes_do_not_depend_on_partitioning(spark: SparkSession, galaxies, augmented_run, manifest, views_pdf) -> None:
     recipe = TypeAdapter(ViewRecipe).validate_python(manifest["recipe"])
     labels = read_labels(spark, str(galaxies.labels))
-    content_df = read_images(spark, find_images(spark, str(galaxies.images))).repartition(7, F.xxhash64("path"))
+    images = find_images(spark, str(galaxies.images))
     schema = views_schema(recipe.size_px, recipe.jpeg_quality)
-    again_df = make_views_df(content_df, labels.galaxies_df, schema, recipe, SPLIT_FRACTIONS)
-    again = {(row[0], row[1]): bytes(row[2]) for row in again_df.select("galaxy_id", "view", "image").collect()}
+    with images_read(spark, images, with_labels(images, labels), 60) as content_df:
+        content_df = content_df.repartition(7, F.xxhash64("path"))
+        again_df = make_views_df(content_df, schema, recipe, SPLIT_FRACTIONS)
+        again = {(row[0], row[1]): bytes(row[2]) for row in again_df.select("galaxy_id", "view", "image").collect()}
     assert again == {(row.galaxy_id, row.view): row.image for row in views_pdf.itertuples()}
     some_id = views_pdf["galaxy_id"].iloc[0]
     outside_spark = make_views((galaxies.images / f"{some_id}.jpg").read_bytes(), some_id, recipe)

@@ -155,6 +155,8 @@ def _worker_struck(row: Row, given: Input, cluster: Cluster, run: Path, undistur
         seconds = time.time() - job.started
     attempts = job.attempts()
     hit = hit_by(attempts, executor, struck)
+    if not hit:
+        raise RuntimeError(f"no task ran on executor {executor} when it was struck")
     return replace(
         row,
         tasks=tasks,
@@ -189,7 +191,6 @@ def _driver_killed(row: Row, given: Input, cluster: Cluster, run: Path, undistur
         row,
         tasks=tasks,
         tasks_done=done,
-        tasks_hit=len(executors),
         exit_status=status,
         shown=_shown_beside(undisturbed.lines, job),
         seconds=round(seconds, 1),

@@ -77,7 +77,8 @@ def main(arguments: Sequence[str]) -> None:
     whole = len(set(settings.stages)) == 3 and set(settings.scenarios) == set(DISTURBANCES)
     out = settings.out or (RESULTS / "chaos.json" if whole else None)
     if out:
-        results = {"rows": [asdict(row) for row in rows], "machine": machine(), "versions": versions()}
+        results = {"num_galaxies": settings.num_galaxies, "rows": [asdict(row) for row in rows]}
+        results |= {"machine": machine(), "versions": versions()}
         write_atomically(out, json.dumps(results, indent=2) + "\n")
         print(f"\nWritten to {out}.")
     if whole and not settings.out:

@@ -78,7 +78,8 @@ def main(arguments: Sequence[str]) -> None:
     whole = len(set(settings.stages)) == 3 and set(settings.scenarios) == set(DISTURBANCES)
     out = settings.out or (RESULTS / "chaos.json" if whole else None)
     if out:
-        results = {"rows": [asdict(row) for row in rows], "machine": machine(), "versions": versions()}
+        results = {"num_galaxies": settings.num_galaxies, "rows": [asdict(row) for row in rows]}
+        results |= {"machine": machine(), "versions": versions()}
         write_atomically(out, json.dumps(results, indent=2) + "\n")
         print(f"\nWritten to {out}.")
     if whole and not settings.out:
@@ -156,6 +157,8 @@ def _worker_struck(row: Row, given: Input, cluster: Cluster, run: Path, undistur
         seconds = time.time() - job.started
     attempts = job.attempts()
     hit = hit_by(attempts, executor, struck)
+    if not hit:
+        raise RuntimeError(f"no task ran on executor {executor} when it was struck")
     return replace(
         row,
         tasks=tasks,
@@ -190,7 +193,6 @@ def _driver_killed(row: Row, given: Input, cluster: Cluster, run: Path, undistur
         row,
         tasks=tasks,
         tasks_done=done,
-        tasks_hit=len(executors),
         exit_status=status,
         shown=_shown_beside(undisturbed.lines, job),
         seconds=round(seconds, 1),

@@ -20,6 +20,7 @@ from galaxyspark.settings import ClusterJob
 
 _SCRATCH_MB = 256
 _START_WITHIN_S = 60
+_NETWORK = 78  # of its own, beside the one of the tests
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _small_disk(directory: Path) -> Iterator[None]:
 @contextmanager
 def cluster_on_hosts(directory: Path) -> Iterator[Cluster]:
     """Start a cluster whose workers are on hosts with addresses of their own, and stop it in the end. As root."""
-    with network(2) as hosts:
+    with network(2, _NETWORK) as hosts:
         job = ClusterJob(
             action="start", directory=directory, host=hosts.address, port=free_port(), web_port=free_port(), workers=0
         )

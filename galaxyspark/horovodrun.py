@@ -30,7 +30,7 @@ _FOR_ALL_RANKS = ("HOROVOD_", "NCCL_", "OMP_", "PYTHON", "GALAXYSPARK_")
 # On a terminal of its own a rank is told (SIGHUP) when ssh ends. A host is given up after 15 s of silence. Whether a
 # host's key is known is for the user's ssh to say; no question is asked.
 _SSH = (
-    "ssh -n -tt -q -o BatchMode=yes -o PasswordAuthentication=no -o ConnectTimeout=10 "
+    "ssh -n -tt -o LogLevel=ERROR -o BatchMode=yes -o PasswordAuthentication=no -o ConnectTimeout=10 "
     "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
 )
 _probed_interfaces = driver_service.get_common_interfaces

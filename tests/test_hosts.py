@@ -122,7 +122,9 @@ def test_stages_on_hosts_of_their_own_publish_what_one_machine_does(
         assert RunDirectory(run).manifest(stage)["id"] != RunDirectory(finished_run).manifest(stage)["id"]
     assert differences(digest(run), digest(finished_run)) == []
     assert features(run).equals(features(finished_run))
-    assert catalogue(run) == catalogue(finished_run)
+    assert [line.replace(str(run), "") for line in catalogue(run)] == [
+        line.replace(str(finished_run), "") for line in catalogue(finished_run)
+    ]
 
 
 def with_views(run: Path, other: Path) -> Path:

@@ -36,9 +36,10 @@ SUBMIT = Path(__file__).parents[1] / "submit.sh"
 FLAGS = ("--weights", "none", "--network", "resnet18", "--epochs", "1000", "--batch-size", "16")
 _EVERY_STEP = ("--checkpoint-minutes", "1e-6")
 _STEPS = 5
-_NUM_GALAXIES = 60
+_NUM_GALAXIES = 200  # enough for the row groups of three ranks
 _NETWORK = 76
 _WITHIN_S = 600
+_GONE_WITHIN_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,22 @@ def ranks_in(host: Host) -> int:
     return len(ranks - {None})
 
 
+def seconds_until_gone(hosts: Sequence[Host]) -> float:
+    """Wait until no rank runs in any of the hosts.
+
+    Raises:
+        UserError: Some still do after a minute.
+    """
+    start = time.monotonic()
+    while any(ranks_in(host) for host in hosts):
+        if time.monotonic() > start + _GONE_WITHIN_S:
+            raise UserError(
+                f"ranks are left: {[ranks_in(host) for host in hosts]} on {[host.name for host in hosts]}.", 1
+            )
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
 def main(arguments: Sequence[str]) -> None:
     """Measure and report; ``arguments`` are flags as ``--help`` lists them."""
     settings = tyro.cli(TrainingHostsBenchmark, args=arguments, prog="bench training_hosts")
@@ -164,7 +181,7 @@ def lose_and_go_on(
         training.wait_for_step(_STEPS)
         lose()
         status, seconds = training.end()
-    left = ranks_in(survivor)
+        gone_s = seconds_until_gone([survivor])
     said = training.said().strip().splitlines()
     before = read_progress(run / "checkpoints")
     assert before
@@ -175,17 +192,23 @@ def lose_and_go_on(
     with Training(run, ranks, ssh.environment) as resumed:
         after = resumed.wait_for_step(_STEPS)
         stopped, stop_s = resumed.stop()
+        stopped_gone_s = seconds_until_gone(hosts)
     at_last = read_progress(run / "checkpoints")
     assert at_last
     return {
-        "seconds_to_end": round(seconds, 1),
+        "seconds_until_launcher_ends": round(seconds, 1),
+        "seconds_until_other_rank_ends": round(seconds + gone_s, 1),
         "status": status,
         "message": said[-4:],
-        "ranks_left_on_the_other_host": left,
-        "last_checkpoint": f"{before[0].step} of {before[0].total_steps}",
+        "steps_before": f"{before[0].step} of {before[0].total_steps}",
+        "ranks_before": 2,
         "ranks_after": sum(ranks.values()),
-        "going_on": next((line for line in resumed.said().splitlines() if "Going on" in line), ""),
-        "seen_at_step": after.step,
-        "asked_to_stop": {"status": stopped, "seconds": round(stop_s, 1), "step": at_last[0].step},
-        "ranks_left": sum(ranks_in(host) for host in hosts),
+        "went_on": next((line for line in resumed.said().splitlines() if "Going on" in line), ""),
+        "reached": after.step,
+        "stopped": {
+            "status": stopped,
+            "seconds_until_launcher_ends": round(stop_s, 1),
+            "seconds_until_ranks_end": round(stop_s + stopped_gone_s, 1),
+            "checkpoint": at_last[0].step,
+        },
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hosts import Network, Ssh, network
-from benchmarks.training_hosts import Training, ranks_in
+from benchmarks.training_hosts import Training, ranks_in, seconds_until_gone
 from galaxyspark.errors import UserError
 from galaxyspark.network.progress import read_progress
 from galaxyspark.run_directory import RunDirectory
@@ -122,7 +122,9 @@ def test_stages_on_hosts_of_their_own_publish_what_one_machine_does(
         assert RunDirectory(run).manifest(stage)["id"] != RunDirectory(finished_run).manifest(stage)["id"]
     assert differences(digest(run), digest(finished_run)) == []
     assert features(run).equals(features(finished_run))
-    assert catalogue(run) == catalogue(finished_run)
+    assert [line.replace(str(run), "") for line in catalogue(run)] == [
+        line.replace(str(finished_run), "") for line in catalogue(finished_run)
+    ]
 
 
 def with_views(run: Path, other: Path) -> Path:
@@ -170,7 +172,7 @@ def test_a_training_whose_host_is_killed_ends_everywhere_and_goes_on_with_fewer_
         lost.kill()
         status, seconds = training.end()
         assert status != 0 and seconds < GONE_WITHIN_S, training.said()
-        assert ranks_in(survivor) == 0
+        seconds_until_gone([survivor])
         assert "Traceback" not in training.said()
     before = read_progress(run / "checkpoints")
     assert before
@@ -182,4 +184,6 @@ def test_a_training_whose_host_is_killed_ends_everywhere_and_goes_on_with_fewer_
         assert f"Going on after step {went_on_at:,} of {after.total_steps:,}." in resumed.said()
         assert after.step >= went_on_at + 2
         resumed.stop()
-        assert ranks_in(survivor) == 0
+        seconds_until_gone([survivor])
+    stopped_at = read_progress(run / "checkpoints")
+    assert stopped_at and stopped_at[0].step >= after.step

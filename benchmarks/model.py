@@ -213,13 +213,13 @@ def cost_rows(costs: Costs, size_px: int) -> list[Row]:
         ("16 views, kB", f"{view_kb[size_px]:.1f}", f"{view_kb[_SIZE_PX]:.1f}", f"{growth}, scale.json"),
         ("image, kB", f"{costs.image_bytes / 1e3:.1f}", "", growth),
         ("features of one view, kB", f"{costs.feature_bytes / 1e3:.2f}", "", growth),
-        ("driver's heap, bytes", f"{costs.heap_bytes:,.0f}", "", growth),
+        ("driver's heap, bytes", _seen(costs.heap_bytes, ",.0f"), "", growth),
         ("results to the driver, bytes", f"{costs.result_bytes:,.0f}", "", growth),
         ("shuffle, bytes", f"{costs.shuffle_bytes:,.0f}", "", growth),
-        ("listing its file once, ms", f"{costs.first_look_s * 1e3:.3f}", "", growth),
+        ("listing its file once, ms", _seen(costs.first_look_s * 1e3, ".3f"), "", growth),
     ]
     for stage in ("augment", "extract"):
-        rows.append((f"{stage} outside its work, ms", f"{costs.driver_s[stage] * 1e3:.2f}", "", growth))
+        rows.append((f"{stage} outside its work, ms", _seen(costs.driver_s[stage] * 1e3, ".2f"), "", growth))
         rows.append((f"{stage} outside its work, of each run, s", f"{costs.fixed_s[stage]:.0f}", "", growth))
         rows.append((f"efficiency of {stage} on most executors", f"{costs.efficiency[stage]:.2f}", "", growth))
     return rows
@@ -278,6 +278,11 @@ def with_table(text: str, name: str, content: str) -> str:
     if not place.search(text):
         raise UserError(f"--docs: no lines <!-- {name} --> and <!-- end -->, between which the table would go.")
     return place.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+
+
+def _seen(growth: float, digits: str) -> str:
+    """What grows with the galaxies, unless it was lost in what varies from run to run."""
+    return format(growth, digits) if growth else "not seen"
 
 
 def _many(number: float) -> str:

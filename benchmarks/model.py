@@ -213,13 +213,13 @@ def cost_rows(costs: Costs, size_px: int) -> list[Row]:
         ("16 views, kB", f"{view_kb[size_px]:.1f}", f"{view_kb[_SIZE_PX]:.1f}", f"{growth}, scale.json"),
         ("image, kB", f"{costs.image_bytes / 1e3:.1f}", "", growth),
         ("features of one view, kB", f"{costs.feature_bytes / 1e3:.2f}", "", growth),
-        ("driver's heap, bytes", f"{costs.heap_bytes:,.0f}", "", growth),
+        ("driver's heap, bytes", _seen(costs.heap_bytes, ",.0f"), "", growth),
         ("results to the driver, bytes", f"{costs.result_bytes:,.0f}", "", growth),
         ("shuffle, bytes", f"{costs.shuffle_bytes:,.0f}", "", growth),
-        ("listing its file once, ms", f"{costs.first_look_s * 1e3:.3f}", "", growth),
+        ("listing its file once, ms", _seen(costs.first_look_s * 1e3, ".3f"), "", growth),
     ]
     for stage in ("augment", "extract"):
-        rows.append((f"{stage} outside its work, ms", f"{costs.driver_s[stage] * 1e3:.2f}", "", growth))
+        rows.append((f"{stage} outside its work, ms", _seen(costs.driver_s[stage] * 1e3, ".2f"), "", growth))
         rows.append((f"{stage} outside its work, of each run, s", f"{costs.fixed_s[stage]:.0f}", "", growth))
         rows.append((f"efficiency of {stage} on most executors", f"{costs.efficiency[stage]:.2f}", "", growth))
     return rows
@@ -280,6 +280,11 @@ def with_table(text: str, name: str, content: str) -> str:
     return place.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
+def _seen(growth: float, digits: str) -> str:
+    """What grows with the galaxies, unless it was lost in what varies from run to run."""
+    return format(growth, digits) if growth else "not seen"
+
+
 def _many(number: float) -> str:
     """A number of galaxies in two digits."""
     power = int(f"{number:.1e}".partition("e")[2])
@@ -298,4 +303,4 @@ def _time(seconds: float) -> str:
     for unit, length in (("years", 365.25 * 86_400), ("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:,.2g} {unit}" if seconds < 100 * length else f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.0f} s" if seconds else "not seen"

@@ -100,6 +100,8 @@ def images_read(spark: SparkSession, images: Images, wanted_df: DataFrame, image
     Yields:
         The rows of ``wanted_df``. Images that cannot be read, or are gone since, have no row.
     """
+    # Found out before the body's split holds, which would take what these rows come from apart too.
+    wanted_df = wanted_df.cache()
     if images.packed:
         yield read_packed(wanted_df, even_tasks(spark, wanted_df.count(), images_per_task))
         return

@@ -180,6 +180,10 @@ def test_urls_that_cannot_be_a_run(url: str, told: str) -> None:
         RunDirectory(Path(url))
 
 
-def test_a_storage_that_does_not_answer_is_one_message() -> None:
-    with pytest.raises(UserError, match=r"--run hdfs://127.0.0.1:9/run: cannot be reached \(.*refused"):
-        RunDirectory(Path("hdfs://127.0.0.1:9/run"))
+def test_a_storage_that_does_not_answer_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    with pytest.raises(UserError, match=r"--run s3a://sky/run: cannot be reached \(Could not connect"):
+        RunDirectory(Path("s3a://sky/run"))

@@ -396,7 +396,7 @@ def test_the_command_takes_the_run_by_itself(run: RunDirectory, run_submit, run_
 def test_a_directory_that_is_not_there_is_one_message_and_status_2(run_submit, tmp_path: Path) -> None:
     completed = run_submit("status", tmp_path / "nowhere")
     assert completed.returncode == 2
-    assert f"status: {tmp_path}/nowhere: no such directory" in completed.stderr
+    assert f"status: {tmp_path}/nowhere: no such run" in completed.stderr
     assert "Traceback" not in completed.stderr
     assert not (tmp_path / "nowhere").exists()
 

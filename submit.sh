@@ -81,9 +81,13 @@ take_profile() {
     flags=("${flags[@]:1}")
   done
   flags=("${kept[@]}")
-  find_profile "${profile%%,*}"
-  # What comes behind a comma adds to it.
-  [ "$profile" = "${profile#*,}" ] || add_settings "$root/conf/spark/${profile#*,}.conf"
+  # What comes behind the last comma adds to it, unless the comma is in a file's name.
+  if [[ $profile != *,* || -f $profile ]]; then
+    find_profile "$profile"
+  else
+    find_profile "${profile%,*}"
+    add_settings "$root/conf/spark/${profile##*,}.conf"
+  fi
 }
 
 # find_profile NAME: its file becomes $properties. The one that cluster start has made comes first: it has the secret.
@@ -113,13 +117,16 @@ train_job() {
     case ${flags[0]} in
       -np) ranks=${flags[1]:-} ;;
       -H) hosts=${flags[1]:-}; check_hosts ;;
-      *) launcher+=(--network-interface "${flags[1]:-}") ;;
+      *)
+        [ -n "${flags[1]:-}" ] || fail "train --network-interface needs a name, such as eth0."
+        launcher+=(--network-interface "${flags[1]}")
+        ;;
     esac
     flags=("${flags[@]:2}")
   done
   check_ranks
   if asked "--launcher spark|--launcher=spark"; then
-    [ -z "$hosts" ] || fail "train -H: with --launcher spark the hosts are those of Spark's executors; leave -H out."
+    [ -z "$hosts${launcher[*]}" ] || fail "train -H: with --launcher spark the hosts are those of Spark's executors; leave -H out."
     flags+=(--ranks "$ranks")
     spark_job train
   fi

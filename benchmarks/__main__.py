@@ -6,6 +6,7 @@ import importlib
 import os
 import pkgutil
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench: {given} There are: {', '.join(sorted(names))}.", file=sys.stderr)
         return 2
     quiet_libraries(verbose=False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped, as after Ctrl-C
     # Sessions are as submit.sh makes them for the jobs.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ["PYSPARK_SUBMIT_ARGS"] = f"--properties-file {shlex.quote(str(_SPARK_SETTINGS))} pyspark-shell"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import linear_regression
+from statistics import fmean, linear_regression
 from typing import Any
 
 from galaxyspark.errors import UserError
@@ -28,8 +28,8 @@ class Costs:
         feature_bytes: Of one view's features.
         augment_core_s: Size -> seconds of a core for a galaxy.
         extract_core_s, train_core_s: Size -> seconds of a core for a view.
-        classify_s: Seconds of the driver's machine for a view.
-        fixed_s, driver_s: Stage -> seconds outside the tasks of its work: of each run, and of each galaxy.
+        classify_s, classify_bytes: Seconds and memory of the driver's machine for a view, beside its features.
+        fixed_s, driver_s: Stage -> seconds in which no task ran: of each run, and of each galaxy.
         first_look_s: Seconds for each galaxy until augment's first job: its file is listed once.
         efficiency: Stage -> share of its executors that the largest number of them makes use of.
     """
@@ -45,6 +45,7 @@ class Costs:
     extract_core_s: Mapping[int, float]
     train_core_s: Mapping[int, float]
     classify_s: float
+    classify_bytes: float
     fixed_s: Mapping[str, float]
     driver_s: Mapping[str, float]
     first_look_s: float
@@ -74,7 +75,7 @@ def costs_of(results: Mapping[str, Any]) -> Costs:
     largest = results["scale"]["runs"][-1]
     svm_rows, svm = max((int(rows.split()[0].replace(",", "")), told) for rows, told in results["svm"]["svm"].items())
     loops = [rates["loop"]["median"] for rates in results["train"]["rates"] if "loop" in rates]
-    outside = {"augment": line(augment, outside_work_s), "extract": line(extract, outside_work_s)}
+    alone = {name: line(of_stage, idle_s) for name, of_stage in (("augment", augment), ("extract", extract))}
     return Costs(
         image_bytes=augment[-1]["image_bytes"] / augment[-1]["galaxies"],
         shuffle_bytes=line(augment, lambda run: run["tasks"]["shuffle_written_bytes"])[1],
@@ -96,10 +97,11 @@ def costs_of(results: Mapping[str, Any]) -> Costs:
         },
         train_core_s={224: cores / loops[0], 112: cores / loops[1]},
         classify_s=svm["seconds"] / svm_rows,
-        fixed_s={stage: fitted[0] for stage, fitted in outside.items()},
-        driver_s={stage: fitted[1] for stage, fitted in outside.items()},
+        classify_bytes=svm["memory_mb"] * 1e6 / svm_rows,
+        fixed_s={stage: fitted[0] for stage, fitted in alone.items()},
+        driver_s={stage: fitted[1] for stage, fitted in alone.items()},
         first_look_s=line(augment, lambda run: run["phases"]["first_look"])[1],
-        efficiency={stage: least_efficiency(runs, stage) for stage in outside},
+        efficiency={stage: least_efficiency(runs, stage) for stage in alone},
     )
 
 
@@ -120,14 +122,15 @@ def growing(runs: Sequence[Run], stage: str) -> list[Run]:
 
 
 def line(runs: Sequence[Run], figure: Callable[[Run], float], of: str = "galaxies") -> tuple[float, float]:
-    """Where a figure begins and how much it grows with each galaxy, by least squares; never less than nothing."""
-    slope, intercept = linear_regression([run[of] for run in runs], [figure(run) for run in runs])
-    return intercept, max(0.0, slope)
+    """Where a figure begins and how much it grows with each galaxy, by least squares; one that shrinks is constant."""
+    figures = [figure(run) for run in runs]
+    slope, intercept = linear_regression([run[of] for run in runs], figures)
+    return (intercept, slope) if slope > 0 else (fmean(figures), 0.0)
 
 
-def outside_work_s(run: Run) -> float:
-    """Seconds of a stage before the first and after the last task of its work."""
-    return float(run["wall_s"] - run["phases"]["work"])
+def idle_s(run: Run) -> float:
+    """Seconds of a stage in which no task ran: the driver worked alone, or waited for executors."""
+    return float(run["idle_s"])
 
 
 def efficiency(run: Run, runs: Sequence[Run]) -> float | None:

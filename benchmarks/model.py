@@ -1,6 +1,6 @@
 """A model of the whole job, from a million galaxies to ten thousand million, out of what the other benchmarks measured.
 
-It is linear: a stage takes a fixed time, a time for each galaxy outside its tasks, and core seconds that the cores
+It is linear: a stage takes a fixed time, a time for each galaxy in which no task runs, and core seconds that the cores
 share. What was not measured is an assumption, and a flag. The tables replace those in docs/scaling.md.
 """
 
@@ -77,7 +77,7 @@ class Model:
     num_features: int = 1_024
     """Features of a view; GoogLeNet has 1,024."""
     driver_heap_gib: float = 2.0
-    """spark.driver.memory, as in the profiles for clusters."""
+    """spark.driver.memory, as in the profile standalone."""
     driver_machine_gib: float = 64.0
     """Memory of the machine on which classify runs."""
     result_gib: float = 1.0
@@ -153,18 +153,18 @@ def wall_seconds(num_galaxies: int, cores: int, gpus: int, costs: Costs, model: 
     trained = labelled * model.train_share * NUM_VIEWS * model.epochs
     views_s = num_galaxies * costs.augment_core_s[_SIZE_PX] / (cores * costs.efficiency["augment"])
     on_gpus_s = num_galaxies * NUM_VIEWS / (gpus * model.gpu_extract_views_per_s)
-    outside = {
+    alone = {
         "augment": costs.fixed_s["augment"] + costs.driver_s["augment"] * labelled,
         "extract": costs.fixed_s["extract"] + costs.driver_s["extract"] * labelled,
         "predict": costs.fixed_s["augment"] + costs.driver_s["augment"] * num_galaxies,
     }
     return {
-        "augment": outside["augment"] + of_cores["augment"] / (cores * costs.efficiency["augment"]),
+        "augment": alone["augment"] + of_cores["augment"] / (cores * costs.efficiency["augment"]),
         "train": trained / (gpus * model.gpu_train_views_per_s),
-        "extract": outside["extract"] + of_cores["extract"] / (cores * costs.efficiency["extract"]),
+        "extract": alone["extract"] + of_cores["extract"] / (cores * costs.efficiency["extract"]),
         "classify": labelled * model.train_share * model.train_views * costs.classify_s,
-        "predict": outside["predict"] + of_cores["predict"] / (cores * costs.efficiency["extract"]),
-        "predict_on_gpus": outside["predict"] + max(views_s, on_gpus_s),
+        "predict": alone["predict"] + of_cores["predict"] / (cores * costs.efficiency["extract"]),
+        "predict_on_gpus": alone["predict"] + max(views_s, on_gpus_s),
         "listing": 2 * costs.first_look_s * num_galaxies,
     }
 
@@ -186,7 +186,7 @@ def limits(costs: Costs, model: Model) -> dict[str, float]:
     """What breaks, one of ``_BREAKS`` -> the number of galaxies at which it does."""
     fitted_views = model.train_share * model.train_views
     return {
-        "features": model.driver_machine_gib * _GIB / (fitted_views * 4 * model.num_features),
+        "features": model.driver_machine_gib * _GIB / (fitted_views * (4 * model.num_features + costs.classify_bytes)),
         "tables": MOST_ROWS,
         "heap": (model.driver_heap_gib * 1024 - costs.heap_mb) * _MIB / (costs.heap_bytes or 1e-9),
         "results": model.result_gib * _GIB / (costs.result_bytes or 1e-9),
@@ -219,8 +219,8 @@ def cost_rows(costs: Costs, size_px: int) -> list[Row]:
         ("listing its file once, ms", _seen(costs.first_look_s * 1e3, ".3f"), "", growth),
     ]
     for stage in ("augment", "extract"):
-        rows.append((f"{stage} outside its work, ms", _seen(costs.driver_s[stage] * 1e3, ".2f"), "", growth))
-        rows.append((f"{stage} outside its work, of each run, s", f"{costs.fixed_s[stage]:.0f}", "", growth))
+        rows.append((f"{stage} with no task running, ms", _seen(costs.driver_s[stage] * 1e3, ".2f"), "", growth))
+        rows.append((f"{stage} with no task running, of each run, s", f"{costs.fixed_s[stage]:.0f}", "", growth))
         rows.append((f"efficiency of {stage} on most executors", f"{costs.efficiency[stage]:.2f}", "", growth))
     return rows
 

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from galaxyspark import __version__
 from galaxyspark.errors import UserError
 from galaxyspark.settings import JobSettings, PipelineJob, RunSettings
+from galaxyspark.storage import filesystem_of, url_in
 
 Job = TypeVar("Job", bound=JobSettings)
 
@@ -109,9 +110,9 @@ def _split_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 def _section_values(job: type[Job], config_file: Path) -> dict[str, Any]:
     """The settings in a YAML file that belong to this job, checked; those of other jobs are passed over."""
     try:
-        content = yaml.safe_load(config_file.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(_text_of(config_file)) or {}
     except OSError as error:
-        raise UserError(f"--config {config_file}: cannot be read ({error.strerror}).") from None
+        raise UserError(f"--config {config_file}: cannot be read ({error.strerror or error}).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"--config {config_file}: is not YAML: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
@@ -124,6 +125,16 @@ def _section_values(job: type[Job], config_file: Path) -> dict[str, Any]:
     return {
         name: _checked(hints[name], value, str(config_file), name) for name, value in content.items() if name in hints
     }
+
+
+def _text_of(config_file: Path) -> str:
+    """Of a file on a disk, or of a run's settings behind a URL."""
+    url = url_in(config_file)
+    if url is None:
+        return config_file.read_text(encoding="utf-8")
+    filesystem, path = filesystem_of(url)
+    content: bytes = filesystem.cat_file(path)
+    return content.decode()
 
 
 def _checked(kind: Any, value: Any, source: str, name: str = "") -> Any:

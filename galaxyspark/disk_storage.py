@@ -65,6 +65,8 @@ class DiskStorage(Storage):
         if not file.is_file():
             return None
         content: dict[str, Any] = json.loads(file.read_text())
+        if "attempt" in content:
+            raise UserError(f"{self.root}: was published behind a URL. Name it so: --run file://{self.root}")
         return content
 
     @override

@@ -67,10 +67,15 @@ env.IGNORE_REGEXES.add(f"(?!{'|'.join(_FOR_ALL_RANKS)})")
 remote.SSH_COMMAND_PREFIX = _SSH
 
 
-def _common_interfaces(settings: Any, hosts: list[str], others: list[str], *cache: Any) -> set[str]:
+def _common_interfaces(settings: Any, hosts: list[str], others: list[str], *cache: Any) -> set[str] | None:
     """The interfaces by which all hosts reach each other; one host reaches itself by the loopback interface too."""
-    found: set[str] = set(_probed_interfaces(settings, hosts, others, *cache))
-    return found - network.get_local_intfs() if others else found
+    probed = _probed_interfaces(settings, hosts, others, *cache)
+    if not others or not probed:
+        return probed  # type: ignore[no-any-return]
+    found: set[str] = set(probed) - network.get_local_intfs()
+    if not found:
+        sys.exit("horovodrun: no network interface by which all hosts reach each other. Name it: --network-interface.")
+    return found
 
 
 driver_service.get_common_interfaces = _common_interfaces

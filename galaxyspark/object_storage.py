@@ -3,7 +3,7 @@
 Each attempt at a stage writes below a name of its own, ``stages/<stage>-<time>-<id>/``, and nothing of it is moved. The
 manifest alone, ``manifests/<stage>.json``, says which attempt is the published one, and it is replaced as a whole: a
 reader finds the old stage or the new one. What it replaces is removed then. An attempt that was killed is named by no
-manifest; later attempts remove it when it is a day old, as nothing tells it from one that is still running.
+manifest; later attempts remove it when it is a week old, as nothing tells it from one that is still running.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from galaxyspark.storage import Place, Staging, Storage, filesystem_of
 
 _TIME = "%Y%m%dT%H%M%S"
 _ATTEMPT = re.compile(r"stages/\w+-(\d{8}T\d{6})-\w+")
-_MAY_STILL_RUN = timedelta(days=1)
+_MAY_STILL_RUN = timedelta(days=7)
 
 
 class ObjectStorage(Storage):
@@ -80,16 +81,18 @@ class ObjectStorage(Storage):
 
     @override
     def keep(self, name: str) -> None:
-        local, remote = self.path(name), f"{self._base}/{name}"
-        files = [local] if local.is_file() else sorted(path for path in local.rglob("*") if path.is_file())
-        for file in files:
-            if self._kept.get(file) != file.stat().st_mtime:
-                self._put(file, remote if file == local else f"{remote}/{file.relative_to(local)}")
-                self._kept[file] = file.stat().st_mtime
-        names = {str(file.relative_to(local)) for file in files}
-        for path in self._list(remote) if not local.is_file() else ():
-            if path.removeprefix(f"{remote}/") not in names:
-                self._files.rm_file(path)
+        copy, remote = self.path(name), f"{self._base}/{name}"
+        files = [copy] if copy.is_file() else [path for path in copy.rglob("*") if path.is_file()]
+        changed = {file: file.stat().st_mtime for file in files}
+        for file, modified in sorted(changed.items(), key=itemgetter(1)):  # what says of others how far they are, last
+            if self._kept.get(file) != modified:
+                self._put(file, f"{remote}/{file.relative_to(copy)}" if file != copy else remote)
+                self._kept[file] = modified
+        # Only what this process has known: another may write there too.
+        for file in [file for file in self._kept if file.is_relative_to(copy) and file not in changed]:
+            with suppress(FileNotFoundError):
+                self._files.rm_file(f"{remote}/{file.relative_to(copy)}")
+            del self._kept[file]
 
     @override
     def manifest(self, stage: str) -> dict[str, Any] | None:
@@ -97,6 +100,8 @@ class ObjectStorage(Storage):
             content: dict[str, Any] = json.loads(self._files.cat_file(f"{self._base}/manifests/{stage}.json"))
         except FileNotFoundError:
             return None
+        if not _ATTEMPT.fullmatch(content.get("attempt", "")):
+            raise UserError(f"{self.root}: was published on a disk. Name it by its path, or run its stages again here.")
         return content
 
     @override
@@ -122,8 +127,7 @@ class ObjectStorage(Storage):
     @override
     def outputs(self, staging: Staging) -> list[str]:
         local = {path.name for path in staging.directory.iterdir()}
-        base = f"{self._base}/{staging.attempt}/"
-        return sorted(local | {path.removeprefix(base).partition("/")[0] for path in self._list(base.rstrip("/"))})
+        return sorted(local | set(self._names(staging.attempt)))
 
     @override
     def publish(self, stage: str, staging: Staging) -> None:
@@ -132,13 +136,16 @@ class ObjectStorage(Storage):
             self._put(file, f"{self._base}/{staging.attempt}/{file.relative_to(staging.directory)}")
         self._put(staging.path(f"manifests/{stage}.json"), f"{self._base}/manifests/{stage}.json")
         if before:
-            self._remove(before["attempt"])
+            with suppress(Exception):  # the new one stands; what is left is removed when it is a week old
+                self._remove(before["attempt"])
 
     @override
     def end(self, staging: Staging) -> None:
         shutil.rmtree(staging.directory, ignore_errors=True)
-        if all((manifest or {}).get("attempt") != staging.attempt for manifest in map(self.manifest, STAGES)):
-            self._remove(staging.attempt)
+        stage = staging.attempt.removeprefix("stages/").partition("-")[0]
+        with suppress(Exception):  # of a storage that is gone there is an error already
+            if (self.manifest(stage) or {}).get("attempt") != staging.attempt:
+                self._remove(staging.attempt)
 
     def _where(self, name: str) -> str:
         """What a published name is called below the root: part of its stage's attempt."""
@@ -147,6 +154,15 @@ class ObjectStorage(Storage):
             if manifest and (name.partition("/")[0] in manifest["outputs"] or name == f"settings/{stage}.yaml"):
                 return f"{manifest['attempt']}/{name}"
         return name
+
+    def _names(self, directory: str) -> list[str]:
+        """What lies in a directory of the run, by name."""
+        try:
+            found = self._files.ls(f"{self._base}/{directory}", detail=False)
+        except FileNotFoundError:
+            return []
+        names = (path.rstrip("/").removeprefix(f"{self._base}/{directory}").strip("/") for path in found)
+        return [name for name in names if name]
 
     def _list(self, path: str) -> list[str]:
         try:
@@ -157,6 +173,8 @@ class ObjectStorage(Storage):
 
     def _fetch(self, path: str, copy: Path) -> None:
         for file in self._list(path):
+            if ".." in file.split("/"):
+                raise UserError(f"{file}: not of galaxyspark: it would be copied to another place.")
             target = copy / file.removeprefix(path).lstrip("/") if file != path else copy
             target.parent.mkdir(parents=True, exist_ok=True)
             self._files.get_file(file, str(target))
@@ -169,8 +187,9 @@ class ObjectStorage(Storage):
         if "s3a" in self._files.protocol:
             self._files.put_file(str(file), path)
             return
-        temporary = f"{path}.{uuid.uuid4().hex[:8]}"
-        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        directory, _, name = path.rpartition("/")
+        temporary = f"{directory}/.{name}.{uuid.uuid4().hex[:8]}"
+        self._files.makedirs(directory, exist_ok=True)
         self._files.put_file(str(file), temporary)
         self._files.mv(temporary, path, overwrite=True)
 
@@ -180,9 +199,9 @@ class ObjectStorage(Storage):
 
     def _remove_old_attempts(self, stage: str) -> None:
         published = (self.manifest(stage) or {}).get("attempt")
-        for path in self._list(f"{self._base}/stages"):
-            found = _ATTEMPT.match(path.removeprefix(f"{self._base}/"))
-            if not found or found[0] == published or not found[0].startswith(f"stages/{stage}-"):
+        for name in self._names("stages"):
+            found = _ATTEMPT.fullmatch(f"stages/{name}")
+            if not found or found[0] == published or not name.startswith(f"{stage}-"):
                 continue
             if datetime.strptime(found[1], _TIME).replace(tzinfo=UTC) < datetime.now(UTC) - _MAY_STILL_RUN:
                 self._remove(found[0])

@@ -120,7 +120,7 @@ class RunDirectory:
             self.manifest(stage)
         for stage, earlier in self.outdated():
             if stage in stages:
-                settings = shlex.quote(f"{self.root}/settings/{stage}.yaml")
+                settings = shlex.quote(str(self.place(f"settings/{stage}.yaml")))
                 raise UserError(
                     f"{self.root}: stage '{earlier}' was run again after '{stage}'. "
                     f"Run it again too: ./submit.sh {stage} --config {settings}"

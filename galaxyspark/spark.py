@@ -30,6 +30,8 @@ _SETTINGS = {
     # An input partition is as many files as its bytes say, where a stage does not plan its own (split_input).
     "spark.sql.files.openCostInBytes": "0",
     "spark.sql.files.maxPartitionBytes": "8m",
+    # Some hundred single files or folders are listed by some tasks, not by one each.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "64",
 }
 
 
@@ -43,10 +45,7 @@ def start_session(name: str, verbose: bool = False) -> SparkSession:
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("WARN" if verbose else "ERROR")
     configured = spark.sparkContext.getConf()
-    # Some hundred single files or folders are listed by a few tasks, not by one each.
-    tasks_of_listing = str(max(8, spark.sparkContext.defaultParallelism))
-    listing = {"spark.sql.sources.parallelPartitionDiscovery.parallelism": tasks_of_listing}
-    for key, value in (_SETTINGS | listing).items():
+    for key, value in _SETTINGS.items():
         if not configured.contains(key):
             spark.conf.set(key, value)
     atexit.register(spark.stop)  # executors of a cluster end in good order

@@ -281,7 +281,7 @@ def _command_for(run: RunDirectory, status: StageStatus, statuses: Sequence[Stag
             return _command(run, stage, _config(run, name))
     flags = {"augment": "--images DIR --labels CSV", "predict": "--new-images DIR"}
     if any(other.stage == "simulate" for other in statuses):
-        simulated = shlex.quote(f"{run.root}/simulated")
+        simulated = shlex.quote(str(run.place("simulated")))
         flags = {
             "augment": f"--images {simulated}/images --labels {simulated}/labels.csv",
             "predict": f"--new-images {simulated}/unlabelled",

@@ -10,7 +10,10 @@ def main(job: PackImagesJob) -> None:
     counts = pack_images(start_session("pack-images", job.verbose), job)
     print(f"{counts['images']:,} images in {counts['shards']:,} Parquet files: {job.packed}")
     if counts["without_content"]:
-        print(f"{counts['without_content']:,} of them without content: empty, larger than --max-file-mb or unreadable.")
+        print(
+            f"{counts['without_content']:,} of them without content: empty, larger than --max-file-mb, unreadable, or "
+            "of a format that is not read. Keep their files."
+        )
 
 
 if __name__ == "__main__":

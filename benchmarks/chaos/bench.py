@@ -8,11 +8,11 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import pyarrow as pa
@@ -73,15 +73,22 @@ def main(arguments: Sequence[str]) -> None:
     settings = tyro.cli(ChaosBenchmark, args=arguments, prog="bench chaos")
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as temporary:
         given = prepared((settings.work or Path(temporary)).absolute() / "chaos-input", settings.num_galaxies)
-        rows = [row for stage in settings.stages for row in disturbed(stage, settings.scenarios, given)]
+        rows: list[Row] = []
+        for stage in settings.stages:
+            for row in disturbed(stage, settings.scenarios, given):
+                rows.append(row)
+                _write(settings, rows)
     print(as_text(rows))
+
+
+def _write(settings: ChaosBenchmark, rows: Sequence[Row]) -> None:
+    """Write what there is so far: a later row may fail in a way that nobody has thought of."""
     whole = len(set(settings.stages)) == 3 and set(settings.scenarios) == set(DISTURBANCES)
     out = settings.out or (RESULTS / "chaos.json" if whole else None)
     if out:
         results = {"num_galaxies": settings.num_galaxies, "rows": [asdict(row) for row in rows]}
         results |= {"machine": machine(), "versions": versions()}
         write_atomically(out, json.dumps(results, indent=2) + "\n")
-        print(f"\nWritten to {out}.")
     if whole and not settings.out:
         write_into(_DOCS, as_markdown(rows))
 
@@ -92,10 +99,13 @@ def disturbed(stage: str, scenarios: Sequence[str], given: Input) -> Iterator[Ro
     Raises:
         RuntimeError: The stage fails undisturbed.
     """
-    undisturbed = left_alone(stage, given)
-    _say(f"{stage}, undisturbed: {undisturbed.seconds:.0f} s")
-    for scenario in scenarios:
-        row = measured(stage, scenario, given, undisturbed)
+    left: dict[bool, Undisturbed] = {}  # by whether workers have hosts of their own
+    for scenario in sorted(scenarios, key=list(DISTURBANCES).index):
+        on_hosts = DISTURBANCES[scenario].on_hosts
+        if on_hosts not in left and not (on_hosts and os.geteuid() != 0):
+            left[on_hosts] = left_alone(stage, given, on_hosts)
+            _say(f"{stage}, undisturbed: {left[on_hosts].seconds:.0f} s")
+        row = measured(stage, scenario, given, left.get(on_hosts))
         _say(f"{stage}, {scenario}: {row.not_measured or f'{row.seconds:.0f} s'}")
         yield row
 
@@ -104,24 +114,24 @@ def _say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def left_alone(stage: str, given: Input) -> Undisturbed:
-    """Run a stage on a cluster to which nothing happens.
+def left_alone(stage: str, given: Input, on_hosts: bool = False) -> Undisturbed:
+    """Run a stage on a cluster to which nothing happens, with its workers here or on hosts of their own.
 
     Raises:
         RuntimeError: It fails.
     """
-    with _on_cluster(given) as (cluster, run), _job(stage, given, cluster, run) as job:
+    with _on_cluster(given, on_hosts) as (cluster, run), _job(stage, given, cluster, run) as job:
         status, seconds = job.wait(), time.time() - job.started
         if status:
             raise RuntimeError(f"{stage} fails undisturbed:\n{job.shown()}")
         return Undisturbed(seconds, job.shown_lines(), published_rows(run, stage))
 
 
-def measured(stage: str, scenario: str, given: Input, undisturbed: Undisturbed) -> Row:
-    """Carry out one scenario."""
+def measured(stage: str, scenario: str, given: Input, undisturbed: Undisturbed | None) -> Row:
+    """Carry out one scenario and compare it with the undisturbed stage, None where this user cannot arrange that."""
     disturbance = DISTURBANCES[scenario]
     row = Row(stage, scenario)
-    if disturbance.needs_root and os.geteuid() != 0:
+    if undisturbed is None or (disturbance.needs_root and os.geteuid() != 0):
         return replace(row, not_measured="needs root")
     measure = _driver_killed if scenario == "driver-killed" else _worker_struck
     try:
@@ -147,6 +157,7 @@ def _job(stage: str, given: Input, cluster: Cluster, run: Path) -> Iterator[Watc
 
 
 def _worker_struck(row: Row, given: Input, cluster: Cluster, run: Path, undisturbed: Undisturbed) -> Row:
+    before = RunDirectory(run).published()
     with _job(row.stage, given, cluster, run) as job, ExitStack() as undo:
         scene = Scene(job, cluster.workers[1], cluster.scratch, cluster.cut_off)
         done, tasks = job.wait_until_in_the_middle()
@@ -171,7 +182,7 @@ def _worker_struck(row: Row, given: Input, cluster: Cluster, run: Path, undistur
         failed_attempts=failures(attempts),
         seconds=round(seconds, 1),
         times_as_long=round(seconds / undisturbed.seconds, 2),
-        same_data=_same_data(run, row.stage, undisturbed),
+        same_data=_same_data(run, row.stage, before, undisturbed),
     )
 
 
@@ -197,7 +208,7 @@ def _driver_killed(row: Row, given: Input, cluster: Cluster, run: Path, undistur
         shown=_shown_beside(undisturbed.lines, job),
         seconds=round(seconds, 1),
         times_as_long=round(seconds / undisturbed.seconds, 2),
-        same_data=_same_data(run, row.stage, undisturbed),
+        same_data=_same_data(run, row.stage, before, undisturbed),
         again=Again(untouched, left_behind, round(gone_s, 1), status_again, _left_behind(directory, row.stage)),
     )
 
@@ -207,9 +218,10 @@ def _left_behind(run: RunDirectory, stage: str) -> list[str]:
     return sorted(Path(path).name.rpartition("-")[0] for path in run.leftovers(stage))
 
 
-def _same_data(run: Path, stage: str, undisturbed: Undisturbed) -> bool:
-    """Whether the stage has published, and the same rows. (A run may have held other ones before.)"""
-    return stage in RunDirectory(run).published() and published_rows(run, stage).equals(undisturbed.rows)
+def _same_data(run: Path, stage: str, before: Mapping[str, Any], undisturbed: Undisturbed) -> bool:
+    """Whether the stage has published anew, and the same rows."""
+    now = RunDirectory(run).published()
+    return now.get(stage) not in (None, before.get(stage)) and published_rows(run, stage).equals(undisturbed.rows)
 
 
 def _shown_beside(usual: list[str], job: WatchedJob) -> list[str]:

@@ -35,8 +35,15 @@ class Scene:
     cut_off: Callable[[ExitStack], None]
 
     def executor(self) -> psutil.Process:
-        """The JVM of the worker's executor; its Python workers are its children."""
-        return executors_of(self.worker)[-1]
+        """The JVM of the worker's executor; its Python workers are its children.
+
+        Raises:
+            RuntimeError: It has none.
+        """
+        executors = executors_of(self.worker)
+        if not executors:
+            raise RuntimeError("the worker has no executor")
+        return executors[-1]
 
 
 def executors_of(worker: psutil.Process) -> list[psutil.Process]:
@@ -73,7 +80,13 @@ def pause_executor(scene: Scene, undo: ExitStack) -> None:
 
 
 def fill_scratch(scene: Scene, undo: ExitStack) -> None:
-    """Fill the worker's scratch disk to the last byte."""
+    """Fill the worker's scratch disk to the last byte.
+
+    Raises:
+        RuntimeError: It is no small disk of its own.
+    """
+    if not os.path.ismount(scene.scratch):
+        raise RuntimeError("no file system could be mounted for the scratch disk")
     filling = scene.scratch / "filling"
     undo.callback(filling.unlink)
     with open(filling, "wb", buffering=0) as file, suppress(OSError):

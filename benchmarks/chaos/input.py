@@ -59,6 +59,7 @@ def prepared(directory: Path, num_galaxies: int) -> Input:
     Raises:
         RuntimeError: A stage failed.
     """
+    directory = directory / f"{num_galaxies}-galaxies"
     given = Input(directory / "images", directory / "labels.csv", directory / "run")
     if "classify" in RunDirectory(given.run).published():
         return given
@@ -83,7 +84,7 @@ def many_galaxies(directory: Path, num_galaxies: int) -> Input:
     given = Input(directory / "images", directory / "labels.csv", directory / "run")
     simulated = directory / "original"
     _submit("simulate", "--run", simulated, "--num-galaxies", -(-num_galaxies // _COPIES), "--num-unlabelled", 0)
-    given.run.mkdir()
+    given.run.mkdir(parents=True)
     _copy_galaxies(simulated / "simulated", given, num_galaxies)
     return given
 

@@ -81,8 +81,15 @@ class WatchedJob:
         raise RuntimeError(f"the job ended before it could be disturbed:\n{self.shown()}")
 
     def driver(self) -> psutil.Process:
-        """The JVM of Spark's driver."""
-        return next(p for p in self.process.children(recursive=True) if p.name() == "java")
+        """The JVM of Spark's driver.
+
+        Raises:
+            RuntimeError: It has ended.
+        """
+        found = [process for process in self.process.children(recursive=True) if process.name() == "java"]
+        if not found:
+            raise RuntimeError("the driver has ended")
+        return found[0]
 
     def wait(self) -> int:
         """Wait for its end: the exit status.

@@ -154,7 +154,7 @@ need "Java 17 or 21 (java on the PATH, or JAVA_HOME)" java_works "openjdk-17-jre
 
 wheels=$wheel_cache/python3.11-torch$(version_of torch)-$kind-$(uname -m)
 is_ready() { [ "$(cat "$venv/.galaxyspark-ready" 2>/dev/null)" = "$stamp" ]; }
-stamp="$kind $(cat "$requirements" "$here/setup.sh" "$here/horovod.cmake" "$root/setup.py" | cksum) $root"
+stamp="$kind $(cat "$requirements" "$here"/requirements-gpu.txt "$here/setup.sh" "$here/horovod.cmake" "$here/horovod-cmake.sh" "$root/setup.py" | cksum) $root"
 is_ready && exit 0
 
 exec 9>"$root/.venv-setup.lock"

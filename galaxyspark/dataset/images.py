@@ -19,7 +19,7 @@ from galaxyspark.views.decode import EMPTY_FILE
 _OTHER_FORMATS = ("gif", "tif", "tiff", "bmp", "webp", "jp2", "heic", "avif")
 _ID = rf"(?i)([^/]+?)\.(?:{'|'.join((*IMAGE_ENDINGS, *_OTHER_FORMATS)).replace('.', '[.]')})$"
 _SHARD = rf"(?i)\.(?:{'|'.join(SHARD_ENDINGS)})$"
-_COMPRESSED_SHARD = r"(?i)\.(?:tgz|tar\.[a-z0-9]+)$"
+_COMPRESSED_SHARD = r"(?i)\.(?:tgz|tar\.(?:gz|bz2|xz|zst|lz4))$"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def find_images(spark: SparkSession, folder: str, flag: str = "--images", max_fi
             f"{given}: {num_images:,} image files and {num_shards:,} shards (.tar, .parquet) lie there. Keep them "
             "apart: it is not clear which of them are meant."
         )
-    if num_compressed:
+    if num_compressed and not num_images:
         raise UserError(
             f"{given}: {num_compressed:,} compressed tar files lie there, which can be read from their beginning "
             "only. Unpack them to .tar (images are compressed already)."
@@ -102,13 +102,16 @@ def images_read(spark: SparkSession, images: Images, wanted_df: DataFrame, image
     """
     # Found out before the body's split holds, which would take what these rows come from apart too.
     wanted_df = wanted_df.cache()
-    if images.packed:
-        yield read_packed(wanted_df, even_tasks(spark, wanted_df.count(), images_per_task))
-        return
-    with folder_read(
-        spark, images.folder, images.files_df, wanted_df, images.max_file_mb, images_per_task
-    ) as content_df:
-        yield content_df
+    try:
+        if images.packed:
+            yield read_packed(wanted_df, even_tasks(spark, wanted_df.count(), images_per_task))
+            return
+        with folder_read(
+            spark, images.folder, images.files_df, wanted_df, images.max_file_mb, images_per_task
+        ) as content_df:
+            yield content_df
+    finally:
+        wanted_df.unpersist()
 
 
 def galaxy_id_of(column: str) -> Column:

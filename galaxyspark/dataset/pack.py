@@ -16,7 +16,8 @@ _ROW_GROUP_BYTES = 8 * 2**20
 def pack_images(spark: SparkSession, job: PackImagesJob) -> dict[str, int]:
     """Write Parquet files of ``path`` (below the folder), ``length``, and ``content``, the bytes of the image file.
 
-    Images that cannot be read, and those of no bytes or too many, have a row without content: none is lost.
+    Images that cannot be read, those of no bytes or too many, and formats that are not read have a row without content,
+    so that their ids are not lost. After an error nothing is left.
 
     Returns:
         How many ``images`` there are, how many of them ``without_content``, and the number of ``shards``.
@@ -26,6 +27,14 @@ def pack_images(spark: SparkSession, job: PackImagesJob) -> dict[str, int]:
     """
     if _exists(spark, job.packed):
         raise UserError(f"--packed {job.packed}: is there already. Name another folder, or remove it.")
+    try:
+        return _pack(spark, job)
+    except BaseException:
+        _remove(spark, job.packed)
+        raise
+
+
+def _pack(spark: SparkSession, job: PackImagesJob) -> dict[str, int]:
     images = find_images(spark, job.images, max_file_mb=job.max_file_mb)
     name = _name_below(spark, job.images)
     wanted_df = images.files_df.where(F.coalesce("length", F.lit(1)).between(1, int(job.max_file_mb * 1e6)))
@@ -62,6 +71,11 @@ def _name_below(spark: SparkSession, folder: str) -> Column:
     root = path.getFileSystem(spark._jsc.hadoopConfiguration()).makeQualified(path).toString() + "/"
     below = F.substring(F.col("path"), len(root) + 1, 2**31 - 1)
     return F.when(F.col("path").startswith(root), below).otherwise(F.col("path")).alias("path")
+
+
+def _remove(spark: SparkSession, folder: str) -> None:
+    path = spark._jvm.org.apache.hadoop.fs.Path(folder)  # type: ignore[union-attr]
+    path.getFileSystem(spark._jsc.hadoopConfiguration()).delete(path, True)
 
 
 def _exists(spark: SparkSession, folder: str) -> bool:

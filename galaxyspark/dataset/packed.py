@@ -77,6 +77,13 @@ def _place(path: str) -> Place:
     return Path(path.removeprefix("file:")) if path.startswith("file:/") else path
 
 
+def _unreadable(shard: str) -> tuple[type[Exception], ...]:
+    """What says that a shard is no good. Elsewhere much of what goes wrong passes: the task is to be done again."""
+    if shard.startswith("file:/"):
+        return OSError, pa.ArrowException, BrokenShardError
+    return FileNotFoundError, pa.ArrowInvalid, BrokenShardError
+
+
 def _open(path: str) -> BinaryIO:
     filesystem, path_there = filesystem_of(_place(path))
     opened: BinaryIO = filesystem.open(path_there, "rb")
@@ -102,7 +109,7 @@ def _members_of_shard(shard: str, modified: int | None) -> Iterator[pa.RecordBat
                 if len(rows) == _ROWS_OF_LISTING:
                     yield _as_batch(rows)
                     rows = []
-    except (BrokenShardError, OSError) as error:
+    except _unreadable(shard) as error:
         rows.append(dict.fromkeys(_MEMBERS) | {"shard": shard, "broken": str(error)})
     yield _as_batch(rows)
 
@@ -131,7 +138,7 @@ def _contents(rows: pa.Table) -> Iterator[tuple[int, bytes]]:
     for shard, of_shard in groupby(shards):
         end = first + len(list(of_shard))
         # What cannot be read is found by what is missing, as everywhere.
-        with suppress(OSError, pa.ArrowException, BrokenShardError), _open(shard) as file:
+        with suppress(*_unreadable(shard)), _open(shard) as file:
             for number, content in read_members(file, shard, positions[first:end], lengths[first:end]):
                 yield first + number, content
         first = end

@@ -74,7 +74,9 @@ def read_members(
         return
     for number, (position, length) in enumerate(zip(positions, lengths, strict=True)):
         file.seek(position)
-        yield number, file.read(length)
+        content = file.read(length)
+        if len(content) == length:
+            yield number, content
 
 
 def _list_tar(file: BinaryIO) -> Iterator[Member]:

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
@@ -236,7 +237,9 @@ class Trainer:
         # Since this process has started:
         self.steps_here, self.views_here = 0, 0
         self.training_s, self.slow_s = 0.0, 0.0
-        self.checkpoints = Checkpoints(run.path("checkpoints"), self.settings.keep_checkpoints)
+        # The other ranks neither read nor write any.
+        directory = run.path("checkpoints") if hvd.rank() == 0 else Path()
+        self.checkpoints = Checkpoints(directory, self.settings.keep_checkpoints)
         self.checkpoint_at = time.monotonic()
         self.stop_asked = False
         self._resume()
@@ -396,9 +399,18 @@ class Trainer:
             identity["views"], finished, self.step, plan.steps_per_epoch, plan.total_steps, self.history
         )
         write_progress(self.checkpoints.directory, progress)
-        for name in ("checkpoints", "tensorboard"):
-            self.run.keep(name)
+        self._keep(finished)
         self.checkpoint_at = time.monotonic()
+
+    def _keep(self, finished: bool) -> None:
+        """Bring checkpoints and curves to the run; what is not the end of it may be made up for by the next time."""
+        try:
+            for name in ("checkpoints", "tensorboard"):
+                self.run.keep(name)
+        except Exception as error:  # every kind of storage has its own
+            if finished:
+                raise
+            tqdm.write(f"The checkpoint of step {self.step:,} is on this machine only: {error}")
 
     def _resume(self) -> None:
         """All ranks take the state of the checkpoint that rank 0 finds, if it finds one."""
@@ -428,6 +440,7 @@ class Trainer:
         self.checkpoints.clear()
         clear_progress(self.checkpoints.directory)
         shutil.rmtree(self.run.path("tensorboard"), ignore_errors=True)
+        self._keep(finished=False)
 
     def _ask_to_stop(self, number: int, frame: Any) -> None:
         self.stop_asked = True

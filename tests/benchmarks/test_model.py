@@ -25,6 +25,7 @@ COSTS = Costs(
     extract_core_s={112: 0.003, 224: 0.01},
     train_core_s={112: 0.01, 224: 0.04},
     classify_s=0.01,
+    classify_bytes=4_096,
     fixed_s={"augment": 40, "extract": 20},
     driver_s={"augment": 0.001, "extract": 0.0},
     first_look_s=0.0001,
@@ -51,7 +52,9 @@ def test_core_seconds_worked_by_hand() -> None:
 def test_wall_seconds_worked_by_hand() -> None:
     assert wall_seconds(10_000_000, 100, 2, COSTS, MODEL) == pytest.approx(
         {
-            "augment": 40 + 1_000 + 125,  # 10^6 x 1 ms outside its work; 10^4 core seconds on 100 cores that give 80
+            "augment": 40
+            + 1_000
+            + 125,  # 10^6 x 1 ms with no task running; 10^4 core seconds on 100 cores that give 80
             "train": 60_000,  # 1.2 x 10^8 views by 2 x 1,000 a second
             "extract": 20 + 1_400,  # 7 x 10^4 core seconds on 100 cores that give 50
             "classify": 30_000,  # 10^6 x 0.75 x 4 views x 10 ms, whatever the cores
@@ -77,7 +80,7 @@ def test_sizes_and_limits_worked_by_hand() -> None:
     )
     assert limits(COSTS, MODEL) == pytest.approx(
         {
-            "features": 64 * 2**30 / (3 * 4_096),
+            "features": 64 * 2**30 / (3 * 8_192),
             "tables": 2_000_000,
             "heap": 2_000 * 1024,  # 2,048 MB less 48, by 1 kB each
             "results": 2**20,
@@ -88,7 +91,7 @@ def test_sizes_and_limits_worked_by_hand() -> None:
 
 
 def run(stage: str, executors: int, galaxies: int, work_s: float, views: int) -> dict[str, Any]:
-    """A run of growth: 30 s and 2 ms a galaxy outside its work, 7 s and 5 ms a galaxy of processor time."""
+    """A run of growth: 30 s and 2 ms a galaxy with no task running, 7 s and 5 ms a galaxy of processor time."""
     first_look_s = 1 + 0.0005 * galaxies
     phases = {"start": 0, "preparing": 29 - 0.0005 * galaxies + 0.002 * galaxies, "commit": 0, "checking": 0, "stop": 0}
     tasks = dict.fromkeys(("tasks", "task_s", "python_s", "python_start_s", "gc_s", "deserialize_s"), 0)
@@ -102,7 +105,7 @@ def run(stage: str, executors: int, galaxies: int, work_s: float, views: int) ->
         **{"stage": stage, "executors": executors, "galaxies": galaxies, "views": views, "image_bytes": 9 * galaxies},
         **{"view_bytes": 64 * galaxies, "wall_s": 30 + 0.002 * galaxies + work_s, "work_task_s": executors * work_s},
         **{"phases": {**phases, "work": work_s, "first_look": first_look_s}, "executor_cpu_s": 7 + 0.005 * galaxies},
-        **{"driver_heap_mb": 50 + galaxies / 2**10, "tasks": tasks, "idle_s": 0, "peaks_mb": {}},
+        **{"driver_heap_mb": 50 + galaxies / 2**10, "tasks": tasks, "idle_s": 30 + 0.002 * galaxies, "peaks_mb": {}},
     }
 
 
@@ -124,7 +127,9 @@ def results() -> dict[str, Any]:
         "extract": {"rates": [rates("spark", 200.0)]},
         "train": {"rates": [rates("loop", 50.0), rates("one_process", 1.0), rates("loop", 100.0)]},
         "scale": {"runs": [{"galaxies": 1, "bytes": 0}, {"galaxies": 1_000, "bytes": 100_000_000}]},
-        "svm": {"svm": {"5,000 rows": {"seconds": 10}, "20,000 rows": {"seconds": 200}}},
+        "svm": {
+            "svm": {"5,000 rows": {"seconds": 10, "memory_mb": 1}, "20,000 rows": {"seconds": 200, "memory_mb": 20}}
+        },
     }
 
 
@@ -138,6 +143,7 @@ def test_costs_are_the_slopes_of_what_was_measured() -> None:
     assert costs.extract_core_s == pytest.approx({112: 0.001, 224: 0.01})
     assert costs.train_core_s == pytest.approx({112: 0.02, 224: 0.04})
     assert costs.classify_s == pytest.approx(0.01)
+    assert costs.classify_bytes == pytest.approx(1_000)
     assert costs.fixed_s == pytest.approx({"augment": 30, "extract": 30})
     assert costs.driver_s == pytest.approx({"augment": 0.002, "extract": 0.002})
     assert costs.first_look_s == pytest.approx(0.0005)

@@ -32,9 +32,10 @@ def run_pipeline(job: PipelineJob) -> None:
         job = dataclasses.replace(job, start_at="augment")
     stages = STAGES[STAGES.index(job.start_at) :]
     run = RunDirectory(job.run)
-    _save_settings(with_paths(job, run), run)
+    settings = with_paths(job, run)
     if "train" in stages:
         _check_weights(job.train.network, job.train.weights)
+    _save_settings(settings, run)
     start = time.perf_counter()
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage}", flush=True)

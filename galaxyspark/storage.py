@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import fsspec
-import pyarrow.dataset as ds
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from galaxyspark.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 Place = Path | str
 """A path, or the URL of what lies elsewhere."""
@@ -62,6 +64,8 @@ def filesystem_of(place: Place) -> tuple[AbstractFileSystem, str]:
 
 def open_dataset(place: Place) -> ds.Dataset:
     """Parquet files below a place, as pyarrow sees them."""
+    import pyarrow.dataset as ds  # takes a while, and whoever only asks for a run's status needs none
+
     filesystem, path = filesystem_of(place)
     options: dict[str, Any] = {} if isinstance(filesystem, LocalFileSystem) else {"filesystem": filesystem}
     return ds.dataset(path, format="parquet", **options)

@@ -106,7 +106,7 @@ def _write(target: IO[bytes], text: bytes) -> None:
 
 
 def main(command: list[str]) -> int:
-    """Run the command and return its exit status."""
+    """Run the command and return its exit status; of one that was killed, as shells have it, which is said."""
     columns, lines = shutil.get_terminal_size()
     environment = {**os.environ, "COLUMNS": str(columns), "LINES": str(lines), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
@@ -120,7 +120,12 @@ def main(command: list[str]) -> int:
         pump.start()
     for pump in pumps:
         pump.join()
-    return process.wait()
+    status = process.wait()
+    if status >= 0:
+        return status
+    name = signal.Signals(-status).name
+    print(f"\nEnded by {name}. What was published before stands; run it again.", file=sys.stderr)
+    return 128 - status
 
 
 if __name__ == "__main__":

@@ -68,6 +68,12 @@ def test_a_command_that_succeeds_has_status_0() -> None:
     assert run("pass").returncode == 0
 
 
+def test_a_command_that_was_killed_is_told_of() -> None:
+    completed = run("import signal", "os.kill(os.getpid(), signal.SIGKILL)")
+    assert completed.returncode == 128 + 9
+    assert completed.stderr == b"\nEnded by SIGKILL. What was published before stands; run it again.\n"
+
+
 def test_a_line_written_in_pieces_is_one_line() -> None:
     completed = run(
         "for piece in (b'WARNING: Using inc', b'ubator modules\\nke', b'pt\\n'):",

@@ -231,7 +231,7 @@ def _shown_beside(usual: list[str], job: WatchedJob) -> list[str]:
 
 
 def _without_numbers(line: str) -> str:
-    return re.sub(r"\d[\d.,]*", "#", line)
+    return re.sub(r"run-\w+|\d[\d.,]*", "#", line)
 
 
 def _rounded(seconds: list[float]) -> float | None:

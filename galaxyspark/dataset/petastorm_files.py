@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
+from typing import IO
+
+from fsspec import AbstractFileSystem
 
 from galaxyspark.storage import filesystem_of
 
 with warnings.catch_warnings(action="ignore"):
     from pyarrow.filesystem import DaskFileSystem
+
+
+class _Written(io.BytesIO):
+    """A file that is written: pyarrow asks where it stands in it, which not all of fsspec's know."""
+
+    def __init__(self, files: AbstractFileSystem, path: str) -> None:
+        super().__init__()
+        self._files, self._path = files, path
+
+    def close(self) -> None:
+        if not self.closed:
+            self._files.pipe_file(self._path, self.getvalue())
+        super().close()
 
 
 class FilesBehindUrl(DaskFileSystem):  # type: ignore[misc]
@@ -18,6 +35,11 @@ class FilesBehindUrl(DaskFileSystem):  # type: ignore[misc]
         """Open what the URL's kind needs; see ``storage.filesystem_of``."""
         with warnings.catch_warnings(action="ignore"):
             super().__init__(filesystem_of(url)[0])
+
+    def open(self, path: str, mode: str = "rb") -> IO[bytes]:
+        """Open a file; what is written is brought there when it is closed."""
+        opened: IO[bytes] = _Written(self.fs, path) if "w" in mode else self.fs.open(path, mode=mode)
+        return opened
 
     def isdir(self, path: str) -> bool:
         """Whether files lie below the path."""

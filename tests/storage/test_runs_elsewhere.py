@@ -77,7 +77,7 @@ class Store:
     def rows(self, run: str) -> list[tuple[object, ...]]:
         views = f"{run}/{self.manifest(run, 'augment')['attempt']}/views"
         path = self.path(views)
-        return rows_of(pyarrow.dataset.dataset(path, "parquet", filesystem=self.arrow, partitioning="hive"))
+        return rows_of(pyarrow.dataset.dataset(path, format="parquet", filesystem=self.arrow, partitioning="hive"))
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from galaxyspark.errors import UserError
 
 _FILES_OF_HOSTS = Path("/etc/netns")  # where ip netns exec looks for what a namespace sees in /etc
 _LOCKS = Path("/run")
-_SSHD = Path("/usr/sbin/sshd")
+SSHD = Path("/usr/sbin/sshd")
+"""Where Debian has it."""
 _NEEDED_BY_SSHD = Path("/run/sshd")
 _SSH_WITHIN_S = 20
 # Arguments: source and target of each mount, --, directory, command.
@@ -132,6 +133,17 @@ class Network:
     hosts: tuple[Host, ...]
 
 
+def why_not() -> str:
+    """Why this process can make no hosts here, whatever it is asked for; empty where it can."""
+    missing = [program for program in ("ip", "unshare", "hostname") if not shutil.which(program)]
+    if missing:
+        return f"there is no {', '.join(missing)} (Debian: apt-get install iproute2 util-linux hostname)"
+    if os.geteuid() != 0:
+        return "that needs root"
+    tried = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
+    return tried.stderr.strip()
+
+
 @contextmanager
 def network(num_hosts: int, number: int = 77) -> Iterator[Network]:
     """Make hosts; in the end kill what runs in them and remove them, also those that a killed process has left.
@@ -143,12 +155,8 @@ def network(num_hosts: int, number: int = 77) -> Iterator[Network]:
     Raises:
         UserError: Not root, a program is missing, no right to make interfaces, or another process has this network.
     """
-    missing = [program for program in ("ip", "unshare", "hostname") if not shutil.which(program)]
-    if os.geteuid() != 0 or missing:
-        raise UserError(
-            "hosts on one machine need root, and " + (", ".join(missing) or "network namespaces") + " on Linux "
-            "(Debian: apt-get install iproute2 util-linux hostname)."
-        )
+    if reason := why_not():
+        raise UserError(f"no hosts on this machine: {reason}.")
     name = f"galaxy{number}"
     with _held(number):
         _remove(name)
@@ -171,8 +179,8 @@ class Ssh:
         Raises:
             UserError: There is no sshd.
         """
-        if not _SSHD.exists():
-            raise UserError(f"no {_SSHD} (Debian: apt-get install openssh-server).")
+        if not SSHD.exists():
+            raise UserError(f"no {SSHD} (Debian: apt-get install openssh-server).")
         self._directory = directory
         for name in ("host_key", "user_key"):
             file = str(directory / name)
@@ -200,7 +208,7 @@ class Ssh:
         }
         given = [argument for name, value in options.items() for argument in ("-o", f"{name}={value}")]
         log = self._directory / f"{host.name}.log"
-        daemon = host.start([str(_SSHD), "-D", "-e", "-f", "/dev/null", *given], log=log)
+        daemon = host.start([str(SSHD), "-D", "-e", "-f", "/dev/null", *given], log=log)
         deadline = time.monotonic() + _SSH_WITHIN_S
         try_it = ["ssh", host.address, "true"]
         while subprocess.run(try_it, env=self.environment, capture_output=True, check=False).returncode:

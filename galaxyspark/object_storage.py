@@ -101,7 +101,7 @@ class ObjectStorage(Storage):
         except FileNotFoundError:
             return None
         if not _ATTEMPT.fullmatch(content.get("attempt", "")):
-            raise UserError(f"{self.root}: was published on a disk. Name it by its path, or run its stages again here.")
+            raise UserError(f"{self.root}: was published on a disk, by renaming. Name it by its path there.")
         return content
 
     @override

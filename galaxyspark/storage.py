@@ -50,7 +50,7 @@ def filesystem_of(place: Place) -> tuple[AbstractFileSystem, str]:
     """
     if isinstance(place, Path) or place.startswith("file:///"):
         return LocalFileSystem(), str(place).removeprefix("file://")
-    scheme, _, rest = place.partition("://")
+    scheme = place.partition("://")[0]
     if scheme == "hdfs":  # fsspec's own asks for Hadoop's C library
         fsspec.register_implementation("hdfs", "hdfs_native.fsspec.HdfsFileSystem", clobber=True)
     # What other processes have written since must be seen.
@@ -58,7 +58,7 @@ def filesystem_of(place: Place) -> tuple[AbstractFileSystem, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(place, **options)
     except (ImportError, ValueError, RuntimeError) as error:
-        raise UserError(f"{scheme}://{rest}: cannot be read from Python: {error}") from None
+        raise UserError(f"{place}: cannot be read from Python: {error}") from None
     return filesystem, path.rstrip("/")
 
 

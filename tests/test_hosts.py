@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.hosts import Network, Ssh, network
+from benchmarks.hosts import SSHD, Network, Ssh, network, why_not
 from benchmarks.training_hosts import Training, ranks_in, seconds_until_gone
-from galaxyspark.errors import UserError
 from galaxyspark.network.progress import read_progress
 from galaxyspark.run_directory import RunDirectory
 from tests.dataset.digest import differences, digest
@@ -22,16 +21,13 @@ from tests.test_cluster import HIDDEN, SPARK_HOME, TRAINING, VIEWS, Cluster, cat
 
 GONE_WITHIN_S = 120
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Network]:
-    try:
-        with network(2) as hosts:
-            yield hosts
-    except UserError as error:
-        pytest.skip(str(error))
+    with network(2) as hosts:
+        yield hosts
 
 
 @dataclass(frozen=True)
@@ -150,14 +146,13 @@ def test_ranks_train_in_the_executors_of_two_hosts(workers: Workers, hosts: Netw
 @pytest.fixture
 def by_ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Network, Ssh]]:
     """Two other hosts, into which ssh leads."""
-    try:
-        with network(2, number=78) as joined:
-            ssh = Ssh(tmp_path_factory.mktemp("ssh"))
-            for host in joined.hosts:
-                ssh.listen(host)
-            yield joined, ssh
-    except UserError as error:
-        pytest.skip(str(error))
+    if not SSHD.exists():
+        pytest.skip(f"there is no {SSHD}")
+    with network(2, number=78) as joined:
+        ssh = Ssh(tmp_path_factory.mktemp("ssh"))
+        for host in joined.hosts:
+            ssh.listen(host)
+        yield joined, ssh
 
 
 def test_a_training_whose_host_is_killed_ends_everywhere_and_goes_on_with_fewer_ranks(

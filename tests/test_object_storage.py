@@ -166,6 +166,15 @@ def test_only_what_is_asked_for_is_copied(root: Path) -> None:
     assert (run.path("model") / "large" / "file").read_text() == "large"
 
 
+def test_a_run_of_a_disk_and_one_behind_a_url_are_not_taken_for_each_other(root: Path, tmp_path: Path) -> None:
+    publish(tmp_path / "disk", "on a disk")
+    with pytest.raises(UserError, match="was published on a disk.*by its path"):
+        RunDirectory(Path(f"file://{tmp_path}/disk")).published()
+    publish(root, "behind a URL")
+    with pytest.raises(UserError, match=f"was published behind a URL.*--run file://{tmp_path}/run"):
+        RunDirectory(tmp_path / "run").published()
+
+
 @pytest.mark.parametrize(
     ("url", "told"),
     [

@@ -127,7 +127,7 @@ def num_dropped(spark: SparkSession, run: RunDirectory, images: Images) -> int:
 def new_images(images: Images, kept_df: DataFrame | None) -> DataFrame:
     """The images that can be read and have no row yet."""
     usable_df = images.files_df.where("reason IS NULL")
-    return usable_df if kept_df is None else usable_df.join(kept_df.select("path"), "path", "left_anti").cache()
+    return usable_df if kept_df is None else usable_df.join(kept_df.select("path"), "path", "left_anti")
 
 
 def with_class(rows_df: DataFrame, model: Model, min_confidence: float) -> DataFrame:

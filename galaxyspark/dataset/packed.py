@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.types import BinaryType
 
+from galaxyspark.dataset.elsewhere import StorageFailedError, buffered
 from galaxyspark.dataset.shards import BrokenShardError, list_members, read_members
 from galaxyspark.errors import UserError
 from galaxyspark.storage import Place, filesystem_of
@@ -77,17 +78,23 @@ def _place(path: str) -> Place:
     return Path(path.removeprefix("file:")) if path.startswith("file:/") else path
 
 
-def _unreadable(shard: str) -> tuple[type[Exception], ...]:
-    """What says that a shard is no good. Elsewhere much of what goes wrong passes: the task is to be done again."""
-    if shard.startswith("file:/"):
-        return OSError, pa.ArrowException, BrokenShardError
-    return FileNotFoundError, pa.ArrowInvalid, BrokenShardError
-
-
 def _open(path: str) -> BinaryIO:
-    filesystem, path_there = filesystem_of(_place(path))
-    opened: BinaryIO = filesystem.open(path_there, "rb")
-    return opened
+    """Open a shard.
+
+    Raises:
+        OSError: It is gone, or a disk cannot read it.
+        StorageFailedError: A storage elsewhere did not give it.
+    """
+    place = _place(path)
+    if isinstance(place, Path):
+        return open(place, "rb")
+    filesystem, path_there = filesystem_of(place)
+    try:
+        return buffered(filesystem.open(path_there, "rb"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageFailedError(f"{path}: {error}") from error
 
 
 def _members_of_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -109,7 +116,7 @@ def _members_of_shard(shard: str, modified: int | None) -> Iterator[pa.RecordBat
                 if len(rows) == _ROWS_OF_LISTING:
                     yield _as_batch(rows)
                     rows = []
-    except _unreadable(shard) as error:
+    except (BrokenShardError, OSError) as error:
         rows.append(dict.fromkeys(_MEMBERS) | {"shard": shard, "broken": str(error)})
     yield _as_batch(rows)
 
@@ -138,7 +145,7 @@ def _contents(rows: pa.Table) -> Iterator[tuple[int, bytes]]:
     for shard, of_shard in groupby(shards):
         end = first + len(list(of_shard))
         # What cannot be read is found by what is missing, as everywhere.
-        with suppress(*_unreadable(shard)), _open(shard) as file:
+        with suppress(OSError, pa.ArrowException, BrokenShardError), _open(shard) as file:
             for number, content in read_members(file, shard, positions[first:end], lengths[first:end]):
                 yield first + number, content
         first = end

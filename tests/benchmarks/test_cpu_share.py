@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from benchmarks.cpu_share import cpu_share
+from benchmarks.growth.cpu_share import cpu_share
 
 BUSY = "while True: pass"
 CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BUSY!r}])"

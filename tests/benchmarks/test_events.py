@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.events import EventLog, covered
+from benchmarks.growth.events import EventLog, covered
 
 SQL = "org.apache.spark.sql.execution.ui."
 SPARK_PROGRAM = """

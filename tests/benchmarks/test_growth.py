@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.growth import GrowthBenchmark
+from benchmarks.growth.bench import GrowthBenchmark
 from galaxyspark.errors import UserError
 
 

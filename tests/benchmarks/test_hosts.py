@@ -14,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.hosts import Host, Network, network
+from benchmarks.hosts import Host, Network, network, why_not
 from galaxyspark.errors import UserError
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 NUMBER = 79
 SERVER = [sys.executable, "-m", "http.server", "8000", "--bind"]
@@ -23,11 +25,8 @@ SERVER = [sys.executable, "-m", "http.server", "8000", "--bind"]
 
 @pytest.fixture
 def two_hosts() -> Iterator[Network]:
-    try:
-        with network(2, NUMBER) as hosts:
-            yield hosts
-    except UserError as error:
-        pytest.skip(str(error))
+    with network(2, NUMBER) as hosts:
+        yield hosts
 
 
 def run(host: Host, log: Path, *command: str, **flags: object) -> str:
@@ -99,8 +98,6 @@ def test_what_a_killed_process_has_left_is_removed_by_the_next(tmp_path: Path) -
     ) as process:  # fmt: skip
         assert process.stdout is not None
         sleeper = process.stdout.readline()
-        if not sleeper:
-            pytest.skip("needs root")
         with pytest.raises(UserError, match="another process has hosts in it"), network(1, NUMBER):
             pass
         process.kill()

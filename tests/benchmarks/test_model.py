@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.costs import Costs, costs_of, efficiency, read_results
-from benchmarks.growth_table import aligned, markdown, rate_rows
-from benchmarks.model import Model, core_seconds, limits, main, sizes, wall_seconds, with_table
+from benchmarks.growth.table import aligned, efficiency, markdown, rate_rows
+from benchmarks.model.bench import Model, core_seconds, limits, main, sizes, wall_seconds, with_table
+from benchmarks.model.costs import Costs, costs_of, read_results
 from galaxyspark.errors import UserError
 
 COSTS = Costs(

@@ -6,12 +6,14 @@ import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galaxyspark.dataset.elsewhere import StorageFailedError, buffered
 from galaxyspark.dataset.shards import BrokenShardError, list_members, read_members
 
 CONTENTS = {"1.jpg": b"first" * 300, "2.jpg": b"", "deep/er/3.png": b"third" * 5_000}
@@ -143,3 +145,36 @@ def test_a_damaged_row_group_costs_its_own_rows_alone() -> None:
 def test_unusable_parquet_files_say_why(shard: bytes, message: str) -> None:
     with pytest.raises(BrokenShardError, match=message):
         list(list_members(io.BytesIO(shard), "s.parquet"))
+
+
+class FailsIn(io.BytesIO):
+    """A file of a storage that stops answering, behind its first so many bytes or before its last."""
+
+    def __init__(self, content: bytes, failing: range) -> None:
+        super().__init__(content)
+        self.failing = failing
+
+    def read(self, size: int | None = -1) -> bytes:
+        start = self.tell()
+        content = super().read(size)
+        if range(max(start, self.failing.start), min(start + len(content), self.failing.stop)):
+            raise TimeoutError("the storage does not answer")
+        return content
+
+
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_a_storage_that_does_not_answer_is_no_damage_of_the_shard(ending: str) -> None:
+    """Else galaxies would be left out, or shards refused, that are whole when the task is done again."""
+    random = np.random.default_rng(1)
+    contents = {f"{number}.jpg": random.bytes(40_000) for number in range(64)}
+    table = pa.table({"name": list(contents), "content": list(contents.values())})
+    shard, name = (tar_of(contents) if ending == "tar" else parquet_of(table, rows_of_group=8)), f"s.{ending}"
+    members = list(list_members(io.BytesIO(shard), name))
+    positions, lengths = [member.position for member in members], [40_000] * len(members)
+    middle = len(shard) // 2
+    with pytest.raises(StorageFailedError, match="does not answer"):
+        list(read_members(buffered(FailsIn(shard, range(middle, middle + 1))), name, positions, lengths))
+    start, end = (0, 1) if ending == "tar" else (len(shard) - 5, len(shard) - 4)
+    with pytest.raises(StorageFailedError, match="does not answer"):
+        list(list_members(buffered(FailsIn(shard, range(start, end))), name))
+    assert len(list(list_members(buffered(io.BytesIO(shard)), name))) == 64

@@ -12,8 +12,7 @@ import pytest
 from horovod.runner.util.remote import get_remote_command
 
 import galaxyspark.horovodrun  # noqa: F401  (changes Horovod's commands)
-from benchmarks.hosts import Ssh, network
-from galaxyspark.errors import UserError
+from benchmarks.hosts import SSHD, Ssh, network, why_not
 
 # A rank says all commands that everybody on the machine can read: its own and those of the processes that started it.
 RANK = """
@@ -36,19 +35,17 @@ def test_no_command_has_credentials_and_ranks_here_have_them_all_the_same() -> N
     assert "canary" not in str(commands)
 
 
+@pytest.mark.skipif(bool(why_not()) or not SSHD.exists(), reason=why_not() or f"there is no {SSHD}")
 def test_another_host_is_reached_where_its_key_is_known_and_only_there(tmp_path: Path) -> None:
-    try:
-        with network(1, number=80) as joined:
-            ssh, (host,) = Ssh(tmp_path), joined.hosts
-            ssh.listen(host)
-            shell = {"shell": True, "env": ssh.environment, "capture_output": True, "text": True}
-            command = get_remote_command("hostname", host.address)
-            known = subprocess.run(command, timeout=60, check=False, **shell)
-            assert (known.returncode, known.stdout.strip(), known.stderr) == (0, host.name, "")
-            (tmp_path / "known_hosts").write_text("")
-            stranger = subprocess.run(command, timeout=60, check=False, **shell)
-            assert stranger.returncode != 0
-            assert "Host key verification failed" in stranger.stdout + stranger.stderr
-            assert (tmp_path / "known_hosts").read_text() == ""
-    except UserError as error:
-        pytest.skip(str(error))
+    with network(1, number=80) as joined:
+        ssh, (host,) = Ssh(tmp_path), joined.hosts
+        ssh.listen(host)
+        shell = {"shell": True, "env": ssh.environment, "capture_output": True, "text": True}
+        command = get_remote_command("hostname", host.address)
+        known = subprocess.run(command, timeout=60, check=False, **shell)
+        assert (known.returncode, known.stdout.strip(), known.stderr) == (0, host.name, "")
+        (tmp_path / "known_hosts").write_text("")
+        stranger = subprocess.run(command, timeout=60, check=False, **shell)
+        assert stranger.returncode != 0
+        assert "Host key verification failed" in stranger.stdout + stranger.stderr
+        assert (tmp_path / "known_hosts").read_text() == ""

@@ -1,9 +1,4 @@
-"""The stages ``augment`` and ``extract`` on 1, 2 and 4 executors, and on 1, 4 and 16 times the galaxies.
-
-On a Spark standalone cluster on this machine. Each worker, its executor and Python worker with it, has an equal share
-of a core, by a control group, so that as many as there are do not exceed the machine and the driver has what is left.
-Every run is started as a user starts it; what it did is read from Spark's event log.
-"""
+"""Carries out the runs, each a job as its user starts it, and writes down what became of them."""
 
 from __future__ import annotations
 
@@ -25,10 +20,10 @@ from typing import Any
 import psutil
 import tyro
 
-from benchmarks.cpu_share import CpuShare, cpu_share
-from benchmarks.events import EventLog
 from benchmarks.extract import random_network
-from benchmarks.growth_table import aligned, memory_rows, phase_rows, rate_rows, task_rows
+from benchmarks.growth.cpu_share import CpuShare, cpu_share
+from benchmarks.growth.events import EventLog
+from benchmarks.growth.table import aligned, memory_rows, phase_rows, rate_rows, task_rows
 from benchmarks.harness import RESULTS, machine
 from benchmarks.processes import memory_mb, peaks_until_the_end
 from benchmarks.scale import galaxies_to_measure, some_of
@@ -39,7 +34,7 @@ from galaxyspark.run_directory import RunDirectory, versions
 from galaxyspark.settings import ClusterJob, TrainJob
 from galaxyspark.storage import write_atomically
 
-_SUBMIT = Path(__file__).parents[1] / "submit.sh"
+_SUBMIT = Path(__file__).parents[2] / "submit.sh"
 _FOR_EXECUTORS = 0.8
 _LEAST_GALAXIES = 100
 _FULL_GC_EVERY_S = 10

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from benchmarks.costs import Run, efficiency
-from benchmarks.events import PHASES
+from benchmarks.growth.events import PHASES
 
 Row = tuple[str, ...]
+Run = Mapping[str, Any]
+"""What ``measure_stage`` tells of one stage, with its number of executors and of galaxies."""
+
+
+def efficiency(run: Run, runs: Sequence[Run]) -> float | None:
+    """How much of its executors a run made use of: time of the work on one over executors x time here; None without."""
+    for other in runs:
+        if other["executors"] == 1 and all(other[name] == run[name] for name in ("stage", "galaxies")):
+            return float(other["phases"]["work"] / (run["executors"] * run["phases"]["work"]))
+    return None
 
 
 def rate_rows(runs: Sequence[Run]) -> list[Row]:

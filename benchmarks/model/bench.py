@@ -1,8 +1,4 @@
-"""A model of the whole job, from a million galaxies to ten thousand million, out of what the other benchmarks measured.
-
-It is linear: a stage takes a fixed time, a time for each galaxy in which no task runs, and core seconds that the cores
-share. What was not measured is an assumption, and a flag. The tables replace those in docs/scaling.md.
-"""
+"""Reckons with the costs, and writes the tables of docs/scaling.md."""
 
 from __future__ import annotations
 
@@ -13,15 +9,15 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.costs import Costs, costs_of, read_results
-from benchmarks.growth_table import Row, markdown, memory_rows, phase_rows, rate_rows, task_rows
+from benchmarks.growth.table import Row, markdown, memory_rows, phase_rows, rate_rows, task_rows
 from benchmarks.harness import RESULTS
+from benchmarks.model.costs import Costs, costs_of, read_results
 from galaxyspark.classify.catalogue import MOST_ROWS
 from galaxyspark.errors import UserError
 from galaxyspark.storage import write_atomically
 from galaxyspark.views.augment import NUM_VIEWS
 
-_DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"
+_DOCS = Path(__file__).parents[2] / "docs" / "scaling.md"
 _SIZE_PX = 224
 _MIB, _GIB = 2**20, 2**30
 _BREAKS = {

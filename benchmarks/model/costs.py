@@ -9,11 +9,9 @@ from pathlib import Path
 from statistics import fmean, linear_regression
 from typing import Any
 
+from benchmarks.growth.table import Run, efficiency
 from galaxyspark.errors import UserError
 from galaxyspark.views.augment import NUM_VIEWS
-
-Run = Mapping[str, Any]
-"""What ``growth.measure_stage`` tells of one stage, with its number of executors and of galaxies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,14 +129,6 @@ def line(runs: Sequence[Run], figure: Callable[[Run], float], of: str = "galaxie
 def idle_s(run: Run) -> float:
     """Seconds of a stage in which no task ran: the driver worked alone, or waited for executors."""
     return float(run["idle_s"])
-
-
-def efficiency(run: Run, runs: Sequence[Run]) -> float | None:
-    """How much of its executors a run made use of: time of the work on one over executors x time here; None without."""
-    for other in runs:
-        if other["executors"] == 1 and all(other[name] == run[name] for name in ("stage", "galaxies")):
-            return float(other["phases"]["work"] / (run["executors"] * run["phases"]["work"]))
-    return None
 
 
 def least_efficiency(runs: Sequence[Run], stage: str) -> float:

@@ -1,7 +1,7 @@
 """Files of a storage elsewhere, whose failures are told from damage of the file.
 
-What reads shards takes every ``OSError`` for damage, and leaves out what is damaged. But a storage's timeouts and refusals
-are such errors too, and they pass: the task is to fail, and be done again.
+What reads shards takes every ``OSError`` for damage, and leaves out what is damaged. But the timeouts and refusals of a
+storage are such errors too, and they pass: the task is to fail, and be done again.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure and report; ``arguments`` are flags as ``--help`` lists them."""
     settings = tyro.cli(ScaleBenchmark, args=arguments, prog="bench scale")
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as temporary:
-        work = settings.work or Path(temporary)
+        work = empty_directory(settings.work or Path(temporary))
         images, labels = galaxies_to_measure(settings.images, settings.labels, settings.num_galaxies, work)
         measured = [_measure(images, labels, work / f"1-{divisor}", divisor, settings) for divisor in _SIZES]
     print(_table(measured))
@@ -60,6 +60,17 @@ def main(arguments: Sequence[str]) -> None:
         settings.out, json.dumps({"runs": measured, "machine": machine(), "versions": versions()}, indent=2) + "\n"
     )
     print(f"\nWritten to {settings.out}.")
+
+
+def empty_directory(work: Path) -> Path:
+    """The same directory, in absolute terms.
+
+    Raises:
+        UserError: Something is there already, which would be measured in place of what is asked for.
+    """
+    if work.is_dir() and any(work.iterdir()):
+        raise UserError(f"--work {work}: has runs already; name an empty directory.")
+    return work.absolute()
 
 
 def galaxies_to_measure(images: Path | None, labels: Path | None, num_galaxies: int, work: Path) -> tuple[Path, Path]:
@@ -89,6 +100,8 @@ def _measure(images: Path, labels: Path, work: Path, divisor: int, settings: Sca
         some_labels,
         "--run",
         work / "run",
+        "--view-size-px",
+        str(settings.view_size_px),
     ]
     start = time.perf_counter()
     job = subprocess.Popen(command)
@@ -115,8 +128,6 @@ def _measure(images: Path, labels: Path, work: Path, divisor: int, settings: Sca
 
 def some_of(images: Path, labels: Path, work: Path, divisor: int) -> tuple[Path, Path]:
     """Every ``divisor``-th galaxy: a folder of links to its images, and a file of its labels."""
-    if work.exists():
-        raise UserError(f"--work {work.parent}: has runs already; name an empty directory.")
     folder = work / "images"
     folder.mkdir(parents=True)
     chosen = set()

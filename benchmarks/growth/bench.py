@@ -26,7 +26,7 @@ from benchmarks.growth.events import EventLog
 from benchmarks.growth.table import aligned, memory_rows, phase_rows, rate_rows, task_rows
 from benchmarks.harness import RESULTS, machine
 from benchmarks.processes import memory_mb, peaks_until_the_end
-from benchmarks.scale import galaxies_to_measure, some_of
+from benchmarks.scale import empty_directory, galaxies_to_measure, some_of
 from galaxyspark.cluster import Daemon, start, stop
 from galaxyspark.errors import UserError
 from galaxyspark.network.model import save_model
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = tyro.cli(GrowthBenchmark, args=arguments, prog="bench growth")
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as temporary:
-        work = (settings.work or Path(temporary)).absolute()
+        work = empty_directory(settings.work or Path(temporary))
         with limited_cluster(settings, work) as cluster:
             images, labels = galaxies_to_measure(settings.images, settings.labels, settings.num_galaxies, work)
             scales = sorted({scale for _, scale in settings.configurations()})
@@ -240,8 +240,9 @@ def measure_stage(
     Returns:
         ``stage``, ``views``; seconds of ``wall_s``, of the ``phases``, of ``idle_s`` (no task ran), ``executors_up_s``
         and ``work_task_s`` (see ``EventLog``) and of ``executor_cpu_s`` (processor time of all executors and their
-        Python workers); sums over all ``tasks``; the largest memory of processes in MB (``peaks_mb``), and what was in
-        use of the driver's heap after a full collection, at most (``driver_heap_mb``).
+        Python workers); sums over all ``tasks``; what those of one Spark job sent to the driver, at
+        most (``largest_result_bytes``); the largest memory of processes in MB (``peaks_mb``), and what was in use of
+        the driver's heap after a full collection, at most (``driver_heap_mb``).
     """
     events = cluster.directory / "events"
     shutil.rmtree(events, ignore_errors=True)
@@ -267,6 +268,7 @@ def measure_stage(
         "work_task_s": log.work_task_s(),
         "executor_cpu_s": cluster.used_s() - used_before_s,
         "tasks": log.totals(),
+        "largest_result_bytes": log.largest_result_bytes(),
         "peaks_mb": peaks_mb,
         "driver_heap_mb": max(map(int, _AFTER_FULL_COLLECTION.findall((events / "gc.log").read_text())), default=None),
     }

@@ -43,8 +43,8 @@ class EventLog:
         """Seconds of each of ``PHASES`` of a stage whose process began and ended then, in seconds since 1970.
 
         start: until Spark is up; first_look: until its first job (files are listed, a network is prepared); preparing:
-        the jobs before the one with most work; work: from the first to the last task of that one; commit: until what it
-        wrote is in place; checking: until all is counted and published; stop: until the process has ended.
+        the jobs before the one that wrote most; work: from the first to the last task of that one; commit: until what
+        it wrote is in place; checking: until all is counted and published; stop: until the process has ended.
         """
         driver = next(e for e in self.named("BlockManagerAdded") if e["Block Manager ID"]["Executor ID"] == "driver")
         asked = [e["time"] for e in self.named("SQLExecutionStart")]
@@ -93,12 +93,22 @@ class EventLog:
             totals.update(_of_task(task))
         return dict(totals)
 
+    def largest_result_bytes(self) -> float:
+        """What the tasks of a job sent to the driver together, at most: Spark limits it for each job."""
+        return max(self._sum_of_job(job, "result_bytes") for job in self.named("JobStart"))
+
     def _main_job(self) -> dict[str, Any]:
-        """The start of the job whose tasks took longest together."""
-        return max(self.named("JobStart"), key=lambda job: sum(to - since for since, to in self._tasks_of(job)))
+        """The start of the job that wrote most."""
+        return max(self.named("JobStart"), key=lambda job: self._sum_of_job(job, "output_bytes"))
+
+    def _sum_of_job(self, job: Mapping[str, Any], figure: str) -> float:
+        return sum(_of_task(task).get(figure, 0) for task in self._ends_in(job))
 
     def _tasks_of(self, job: Mapping[str, Any]) -> list[tuple[int, int]]:
-        return [_span(task) for task in self.named("TaskEnd") if task["Stage ID"] in job["Stage IDs"]]
+        return [_span(task) for task in self._ends_in(job)]
+
+    def _ends_in(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [task for task in self.named("TaskEnd") if task["Stage ID"] in job["Stage IDs"]]
 
 
 def covered(spans: Iterable[tuple[int, int]]) -> int:
@@ -116,8 +126,10 @@ def _span(task: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _of_task(task: Mapping[str, Any]) -> dict[str, float]:
-    info, metrics = task["Task Info"], task["Task Metrics"]
+    info, metrics = task["Task Info"], task.get("Task Metrics")
     launch, finish = _span(task)
+    if metrics is None:  # its executor was lost
+        return {"tasks": 1, "failed_tasks": 1, "task_s": (finish - launch) / 1e3}
     getting = finish - info["Getting Result Time"] if info["Getting Result Time"] else 0
     known_ms = metrics["Executor Deserialize Time"] + metrics["Executor Run Time"]
     known_ms += metrics["Result Serialization Time"] + getting

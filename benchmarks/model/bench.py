@@ -210,7 +210,7 @@ def cost_rows(costs: Costs, size_px: int) -> list[Row]:
         ("image, kB", f"{costs.image_bytes / 1e3:.1f}", "", growth),
         ("features of one view, kB", f"{costs.feature_bytes / 1e3:.2f}", "", growth),
         ("driver's heap, bytes", _seen(costs.heap_bytes, ",.0f"), "", growth),
-        ("results to the driver, bytes", f"{costs.result_bytes:,.0f}", "", growth),
+        ("results to the driver of the largest Spark job, bytes", f"{costs.result_bytes:,.0f}", "", growth),
         ("shuffle, bytes", f"{costs.shuffle_bytes:,.0f}", "", growth),
         ("listing its file once, ms", _seen(costs.first_look_s * 1e3, ".3f"), "", growth),
     ]

@@ -77,7 +77,7 @@ def costs_of(results: Mapping[str, Any]) -> Costs:
     return Costs(
         image_bytes=augment[-1]["image_bytes"] / augment[-1]["galaxies"],
         shuffle_bytes=line(augment, lambda run: run["tasks"]["shuffle_written_bytes"])[1],
-        result_bytes=line(augment, lambda run: run["tasks"]["result_bytes"])[1],
+        result_bytes=line(augment, lambda run: run["largest_result_bytes"])[1],
         heap_bytes=2**20 * line(augment, lambda run: run["driver_heap_mb"])[1],
         heap_mb=line(augment, lambda run: run["driver_heap_mb"])[0],
         view_bytes={

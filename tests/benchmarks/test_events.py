@@ -93,6 +93,7 @@ def test_tasks_are_added_up() -> None:
     assert log.work_task_s() == 4.0  # two of 2 s
     assert log.idle_s() == pytest.approx(10 - 0.5 - 2.5 - 0.5)  # those two overlap
     assert log.executors_up_s() == 2.5
+    assert log.largest_result_bytes() == 200  # two of 100 in the job of the work
     totals = log.totals()
     assert totals == pytest.approx(
         {
@@ -104,6 +105,13 @@ def test_tasks_are_added_up() -> None:
             **{"to_python_bytes": 2000, "from_python_bytes": 0},
         }
     )
+
+
+def test_a_task_whose_executor_was_lost_is_counted() -> None:
+    lost = task(2, 7600, 8600)
+    del lost["Task Metrics"]
+    totals = EventLog([*EVENTS, lost]).totals()
+    assert (totals["tasks"], totals["failed_tasks"], totals["task_s"]) == (5, 1, 6.0)
 
 
 def test_spans_that_overlap_or_lie_in_each_other_count_once() -> None:

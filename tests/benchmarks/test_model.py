@@ -98,14 +98,20 @@ def run(stage: str, executors: int, galaxies: int, work_s: float, views: int) ->
     tasks |= {
         "scheduler_delay_s": 0,
         "shuffle_written_bytes": 10 + 3 * galaxies,
-        "result_bytes": 100 + 20 * galaxies,
+        "result_bytes": 500 + 90 * galaxies,
         "output_bytes": 5 * views,
     }
     return {
         **{"stage": stage, "executors": executors, "galaxies": galaxies, "views": views, "image_bytes": 9 * galaxies},
         **{"view_bytes": 64 * galaxies, "wall_s": 30 + 0.002 * galaxies + work_s, "work_task_s": executors * work_s},
         **{"phases": {**phases, "work": work_s, "first_look": first_look_s}, "executor_cpu_s": 7 + 0.005 * galaxies},
-        **{"driver_heap_mb": 50 + galaxies / 2**10, "tasks": tasks, "idle_s": 30 + 0.002 * galaxies, "peaks_mb": {}},
+        **{
+            "largest_result_bytes": 100 + 20 * galaxies,
+            "driver_heap_mb": 50 + galaxies / 2**10,
+            "tasks": tasks,
+            "idle_s": 30 + 0.002 * galaxies,
+            "peaks_mb": {},
+        },
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -167,6 +169,33 @@ def test_credentials_are_in_none_of_its_files(store: Store, pipeline: tuple[str,
     files = [path for path in store.files.find(store.path(run)) if not path.endswith((".parquet", ".jpg", ".png"))]
     assert len(files) > 20
     assert [path for path in files if PASSWORD.encode() in store.files.cat_file(path)] == []
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_shards_there_make_the_same_views_as_files(
+    store: Store, pipeline: tuple[str, str], tmp_path: Path, kind: str
+) -> None:
+    whole, _ = pipeline
+    simulated = f"{whole}/{store.manifest(whole, 'simulate')['attempt']}/simulated"
+    shards, run = f"{store.root}/{kind}", f"{store.root}/of_{kind}"
+    if kind == "parquet":
+        pack = ["pack-images", "--profile", store.profile, "--images", f"{simulated}/images", "--packed", shards]
+        store.submit(*pack, "--shard-mb", 0.2)
+    else:
+        tar_images(store, f"{simulated}/images", tmp_path / "images.tar")
+        store.files.put_file(str(tmp_path / "images.tar"), store.path(f"{shards}/images.tar"))
+    augment = ["augment", "--profile", store.profile, "--run", run, "--images", shards]
+    store.submit(*augment, "--labels", f"{simulated}/labels.csv", *VIEWS)
+    assert differences(store.rows(run), store.rows(whole)) == []
+
+
+def tar_images(store: Store, images: str, file: Path) -> None:
+    with tarfile.open(file, "w") as tar:
+        for path in store.files.find(store.path(images)):
+            content = store.files.cat_file(path)
+            member = tarfile.TarInfo(Path(path).name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 def test_a_killed_writer_leaves_the_published_views_and_the_next_one_replaces_them(

@@ -70,14 +70,18 @@ def training(run: Path, name: str, batch_size: int) -> Generator[int, None, None
     """A step of training after the other; yields the views of each."""
     with redirect_stdout(sys.stderr):
         directory = RunDirectory(run)
-        settings = TrainSettings(weights="none", epochs=100, resume=False, batch_size=batch_size)
+        settings = TrainSettings(
+            weights="none", epochs=100, resume=False, batch_size=batch_size, gpu_decoding=name == "fed_by_nvjpeg"
+        )
         trainer = Trainer(TrainJob(run=run, train=settings), directory, directory.manifest("augment"))
     learner = trainer.learner
     if name == "plain":
         trainer.learner = PlainLearner(settings, learner.objective, trainer.job.seed, learner.device)
     step = step_of(trainer)
     with closing(batches_without_end(trainer)) as batches:
-        feed: Iterator[tuple[Batch, int]] = batches if name == "fed" else repeat(kept(*next(batches), learner.device))
+        feed: Iterator[tuple[Batch, int]] = (
+            batches if name.startswith("fed") else repeat(kept(*next(batches), learner.device))
+        )
         for batch, views_of_all in feed:
             step(batch, views_of_all)
             yield views_of_all

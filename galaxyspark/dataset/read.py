@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -40,7 +40,7 @@ class Batch:
     """Views with what is known of their galaxies.
 
     Attributes:
-        images: uint8 0-255, shape (views, size, size, 3), colour order RGB.
+        images: uint8 0-255, shape (views, size, size, 3), colour order RGB; a tensor where a GPU decoded them.
         classes: int64 positions in the list of classes, shape (views,).
         votes: float32 shares in [0, 1], shape (views, 37), in the tree's order; (views, 0) where not asked for.
     """
@@ -65,6 +65,7 @@ class Split:
         name: train, validation or test.
         classes: Names of the classes.
         with_votes: Whether to read the 37 votes too.
+        decode: What makes pixels of JPEG files, as ``decode_views`` does, or on a GPU.
         decoding_threads: Threads that decode, outside Python's global lock.
     """
 
@@ -72,6 +73,7 @@ class Split:
     name: str
     classes: Sequence[str]
     with_votes: bool = False
+    decode: Callable[[Sequence[bytes]], Any] = decode_views
     decoding_threads: int = 2
 
     @property
@@ -151,7 +153,7 @@ class TrainingViews:
                     if number >= first:
                         yield views
 
-        yield from _decoded(draw(), self.split.decoding_threads)
+        yield from _decoded(draw(), self.split)
 
 
 def evaluation_batches(split: Split, batch_size: int, shard: Shard) -> Generator[Batch, None, None]:
@@ -175,7 +177,7 @@ def evaluation_batches(split: Split, batch_size: int, shard: Shard) -> Generator
         if buffer:
             yield buffer
 
-    yield from _decoded(once(), split.decoding_threads)
+    yield from _decoded(once(), split)
 
 
 def _refuse_pickle(split: Split) -> None:
@@ -244,18 +246,18 @@ def _take_any(buffer: list[_EncodedView], count: int, random: np.random.Generato
     return taken
 
 
-def _decoded(encoded: Generator[list[_EncodedView], None, None], num_threads: int) -> Generator[Batch, None, None]:
+def _decoded(encoded: Generator[list[_EncodedView], None, None], split: Split) -> Generator[Batch, None, None]:
     """The batches in their order, each decoded by one thread, as many ahead of what is used as there are threads."""
-    with closing(encoded), ThreadPoolExecutor(num_threads) as threads:
+    with closing(encoded), ThreadPoolExecutor(split.decoding_threads) as threads:
         ahead: deque[Future[Batch]] = deque()
         for views in encoded:
-            ahead.append(threads.submit(_decode, views))
-            if len(ahead) > num_threads:
+            ahead.append(threads.submit(_batch_of, views, split.decode))
+            if len(ahead) > split.decoding_threads:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
 
-def _decode(views: Sequence[_EncodedView]) -> Batch:
+def _batch_of(views: Sequence[_EncodedView], decode: Callable[[Sequence[bytes]], Any]) -> Batch:
     jpegs, positions, votes = zip(*views, strict=True)
-    return Batch(decode_views(jpegs), np.array(positions, dtype=np.int64), np.stack(votes))
+    return Batch(decode(jpegs), np.array(positions, dtype=np.int64), np.stack(votes))

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from galaxyspark.errors import UserError
 from galaxyspark.features.inference import Inference
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.card import ModelCard
-from galaxyspark.network.devices import device_of, to_device
+from galaxyspark.network.devices import decode_on, device_of, to_device
 from galaxyspark.network.model import load_network, objective_of
 from galaxyspark.network.networks import FeatureNetwork, to_input
 from galaxyspark.settings import Precision
@@ -150,17 +149,6 @@ class TorchRuntime:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.batch_views = too_many // 2
-
-
-def decode_on(device: torch.device, jpegs: Sequence[bytes]) -> Tensor:
-    """Decode views by torchvision, on a GPU by nvJPEG.
-
-    Returns:
-        uint8 pixels 0-255 on the device, shape (views, size, size, 3), colour order RGB.
-    """
-    files = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
-    images: list[Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
-    return torch.stack(images).permute(0, 2, 3, 1)
 
 
 def fitting_batch(free_bytes: int, view_bytes: int) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from galaxyspark.errors import UserError
 
@@ -37,3 +39,14 @@ def to_device(array: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor
+
+
+def decode_on(device: torch.device, jpegs: Sequence[bytes]) -> Tensor:
+    """Decode views by torchvision, on a GPU by nvJPEG.
+
+    Returns:
+        uint8 pixels 0-255 on the device, shape (views, size, size, 3), colour order RGB.
+    """
+    files = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
+    images: list[Tensor] = decode_jpeg(files, mode=ImageReadMode.RGB, device=device)
+    return torch.stack(images).permute(0, 2, 3, 1)

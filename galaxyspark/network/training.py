@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from galaxyspark.errors import UserError
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.card import ModelCard
 from galaxyspark.network.checkpoints import Checkpoints
-from galaxyspark.network.devices import device_of
+from galaxyspark.network.devices import decode_on, device_of
 from galaxyspark.network.learner import Learner, NotFiniteError
 from galaxyspark.network.model import save_model
 from galaxyspark.network.networks import ARCHITECTURES, build_network
@@ -118,7 +119,8 @@ def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
         UserError: As ``train`` would, later.
     """
     build_network(job.train.network, make_objective(job.train, data).num_outputs, job.train.weights)
-    TrainingViews(_split(job, run, data, "train"), job.train.batch_size, Shard(0, job.ranks), job.seed)
+    split = _split(job, run, data, "train", torch.device("cpu"))
+    TrainingViews(split, job.train.batch_size, Shard(0, job.ranks), job.seed)
     _require_validation(run, data)
     starting_point(job, run, data)
 
@@ -152,8 +154,13 @@ def make_objective(settings: TrainSettings, data: dict[str, Any]) -> Objective:
     return ClassesObjective(weights, settings.label_smoothing)
 
 
-def _split(job: TrainJob, run: RunDirectory, data: dict[str, Any], name: str) -> Split:
-    return Split(run.place("views"), name, tuple(data["classes"]), with_votes=job.train.objective == "votes")
+def _split(job: TrainJob, run: RunDirectory, data: dict[str, Any], name: str, device: torch.device) -> Split:
+    split = Split(run.place("views"), name, tuple(data["classes"]), with_votes=job.train.objective == "votes")
+    if device.type != "cuda":
+        return split
+    if job.train.gpu_decoding:
+        return replace(split, decode=partial(decode_on, device), decoding_threads=1)
+    return replace(split, decoding_threads=torch.get_num_threads())  # the cores have nothing else to do
 
 
 def starting_point(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> dict[str, Any] | None:
@@ -223,9 +230,8 @@ class Trainer:
         self.settings: TrainSettings = job.train
         self.classes: tuple[str, ...] = tuple(data["classes"])
         self.shard = Shard(hvd.rank(), hvd.size())
-        device, split = _device(), _split(job, run, data, "train")
-        if device.type == "cuda":  # the cores have nothing else to do
-            split = replace(split, decoding_threads=torch.get_num_threads())
+        device = _device()
+        split = _split(job, run, data, "train", device)
         self.views = TrainingViews(split, self.settings.batch_size, self.shard, job.seed)
         self.learner = Learner(self.settings, make_objective(self.settings, data), job.seed, device)
         self.plan = Plan(self.views.num_batches, self.views.num_batches * self.settings.epochs)
@@ -349,9 +355,8 @@ class Trainer:
         """
         learner = self.learner
         hvd.broadcast_parameters(learner.judged.state_dict(), root_rank=0)
-        batches = evaluation_batches(
-            _split(self.job, self.run, self.data, "validation"), self.settings.batch_size, self.shard
-        )
+        split = _split(self.job, self.run, self.data, "validation", learner.device)
+        batches = evaluation_batches(split, self.settings.batch_size, self.shard)
         sums = sums_of(
             learner.judged, learner.architecture, learner.objective, batches, len(self.classes), learner.device
         )

@@ -25,6 +25,7 @@ def test_every_alternative_does_its_steps(run_submit, tmp_path: Path) -> None:
     assert completed.returncode == 0, completed.stdout + completed.stderr
     written = json.loads(results.read_text())
     assert set(written["ratios"]) == {
+        "fed_vs_fed_by_nvjpeg",
         "fed_vs_kept",
         "horovod_vs_plain",
         "features_of_jpegs_vs_features_of_pixels",

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from petastorm import make_batch_reader
@@ -24,6 +26,7 @@ from petastorm.etl.dataset_metadata import UNISCHEMA_KEY
 from galaxyspark.dataset.read import Batch, Shard, Split, TrainingViews, evaluation_batches
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import VOTE_COLUMNS
+from galaxyspark.network.devices import decode_on
 from galaxyspark.storage import as_url
 
 CLASSES = ("smooth", "featured", "artifact")
@@ -100,6 +103,18 @@ def test_the_order_depends_on_seed_and_epoch_alone(augmented_run: Path, threads:
     assert order(1, 1) == two_threads
     assert order(1, 2) != two_threads
     assert order(2, 1) != two_threads
+
+
+def test_torchvision_may_decode_the_same_batches(augmented_run: Path) -> None:
+    """As a GPU does with --gpu-decoding; its decoder rounds differently."""
+    on_device = split_of(
+        augmented_run, "validation", decode=partial(decode_on, torch.device("cpu")), decoding_threads=1
+    )
+    usual = split_of(augmented_run, "validation")
+    for ours, theirs in zip(*(evaluation_batches(each, 8, Shard()) for each in (usual, on_device)), strict=True):
+        assert (theirs.images.shape, theirs.images.dtype) == (ours.images.shape, torch.uint8)
+        assert np.abs(theirs.images.numpy().astype(int) - ours.images).max() <= 2
+        np.testing.assert_array_equal(theirs.classes, ours.classes)
 
 
 @given(first=st.integers(0, 36))

@@ -19,9 +19,10 @@ from torchvision.models import GoogLeNet
 from galaxyspark.features.inference import Inference, Runtime, infer
 from galaxyspark.features.openvino_runtime import OpenVinoProgram
 from galaxyspark.features.programs import make_program
-from galaxyspark.features.torch_runtime import TorchProgram, decode_on
+from galaxyspark.features.torch_runtime import TorchProgram
 from galaxyspark.galaxyzoo.tree import largest_violation
 from galaxyspark.network.card import ModelCard
+from galaxyspark.network.devices import decode_on
 from galaxyspark.views.augment import ViewRecipe
 
 CARD = ModelCard(

@@ -14,6 +14,7 @@ from galaxyspark.classify.fitted import Features
 
 _COMPONENTS = 64
 _LEAST_VARIANCE = 1e-4  # of features scaled to 1: no galaxy is strange for what all the others have exactly alike
+_BARELY_MORE = 1e-6
 _NORMAL_IQR = 1.349  # of the standard normal distribution
 
 
@@ -43,7 +44,10 @@ def fit_outlier_score(train: Features, validation: Features, seed: int) -> Outli
     pipeline = make_pipeline(StandardScaler(), PCA(components, svd_solver="randomized", random_state=seed))
     # In float32 the determinant of directions that hardly vary is lost.
     pipeline.fit(train.astype(np.float64))
-    pipeline[-1].noise_variance_ = max(pipeline[-1].noise_variance_, _LEAST_VARIANCE)
+    pca = pipeline[-1]
+    pca.noise_variance_ = max(pca.noise_variance_, _LEAST_VARIANCE)
+    # Directions in which nothing varies are as noisy as the rest; equal to it, they would be divided by zero.
+    pca.explained_variance_ = np.maximum(pca.explained_variance_, pca.noise_variance_ * (1 + _BARELY_MORE))
     surprise = -pipeline.score_samples(validation.astype(np.float64))
     lower, median, upper = np.percentile(surprise, (25, 50, 75))
     return OutlierScore(pipeline, float(median), float(upper - lower) / _NORMAL_IQR or 1.0)

@@ -82,3 +82,17 @@ def test_features_that_hardly_vary_have_a_score_too() -> None:
     score = fit_outlier_score(train, validation, seed=1)
     assert np.isfinite([score.median, score.spread, *score(validation), *score(train * 0 + 5)]).all()
     assert score(100 * validation[:1])[0] > score(validation).max()
+
+
+def test_features_that_vary_in_one_direction_only_are_judged_by_that_one() -> None:
+    random = np.random.default_rng(5)
+    amount, direction = random.normal(size=(200, 1)), random.uniform(0.5, 2, size=(1, 50))
+    score = fit_outlier_score(amount @ direction, amount @ direction, seed=1)
+    strangeness = np.abs(amount[:, 0] - amount.mean())
+    np.testing.assert_array_equal(np.argsort(score(amount @ direction)), np.argsort(strangeness))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide")
+def test_where_all_are_alike_none_is_strange() -> None:
+    alike = np.ones((100, 50))
+    assert (fit_outlier_score(alike, alike, seed=1)(alike) == 0).all()

@@ -71,7 +71,7 @@ def training(run: Path, name: str, batch_size: int) -> Generator[int, None, None
     with redirect_stdout(sys.stderr):
         directory = RunDirectory(run)
         settings = TrainSettings(
-            weights="none", epochs=100, resume=False, batch_size=batch_size, gpu_decoding=name == "fed_by_nvjpeg"
+            weights="none", epochs=100, resume=False, batch_size=batch_size, train_gpu_decoding=name == "fed_by_nvjpeg"
         )
         trainer = Trainer(TrainJob(run=run, train=settings), directory, directory.manifest("augment"))
     learner = trainer.learner

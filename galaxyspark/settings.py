@@ -134,8 +134,8 @@ class TrainSettings:
     """Validation metric by which the epoch is chosen whose weights are published; rmse is of the votes."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop when the metric has not got better for so many epochs; 0: never."""
-    gpu_decoding: bool = False
-    """Let GPUs decode the views too, by nvJPEG, whose pixels are not quite those of the processor's decoder."""
+    train_gpu_decoding: bool = False
+    """Let GPUs decode the views of training too, by nvJPEG; for ranks with few cores."""
     resume: bool = True
     """Go on from the newest checkpoint of a training that was stopped; --no-resume starts over."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0

@@ -44,6 +44,7 @@ def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
             # Horovod sends it in clear: no more of the driver's environment than is Horovod's own.
             env={name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")},
             verbose=1 if job.verbose else 0,
+            executable=spark.sparkContext.pythonExec,  # executors may have another than the driver
         )
     except Exception as error:
         last_line = (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -158,7 +158,7 @@ def _split(job: TrainJob, run: RunDirectory, data: dict[str, Any], name: str, de
     split = Split(run.place("views"), name, tuple(data["classes"]), with_votes=job.train.objective == "votes")
     if device.type != "cuda":
         return split
-    if job.train.gpu_decoding:
+    if job.train.train_gpu_decoding:
         return replace(split, decode=partial(decode_on, device), decoding_threads=1)
     return replace(split, decoding_threads=torch.get_num_threads())  # the cores have nothing else to do
 

@@ -106,7 +106,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(augmented_run: Path, threads:
 
 
 def test_torchvision_may_decode_the_same_batches(augmented_run: Path) -> None:
-    """As a GPU does with --gpu-decoding; its decoder rounds differently."""
+    """As a GPU does with --train-gpu-decoding; its decoder rounds differently."""
     on_device = split_of(
         augmented_run, "validation", decode=partial(decode_on, torch.device("cpu")), decoding_threads=1
     )

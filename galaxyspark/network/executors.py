@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from typing import Any
 
 import horovod.spark
@@ -34,6 +35,8 @@ def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
     from galaxyspark.network.training import train
 
     train(dataclasses.replace(job, check=True))
+    if not job.verbose:  # of a job that Horovod cancels its own thread shows all of Java's calls
+        threading.excepthook = lambda _: None
     try:
         results = horovod.spark.run(
             _rank,
@@ -47,8 +50,10 @@ def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
             executable=spark.sparkContext.pythonExec,  # executors may have another than the driver
         )
     except Exception as error:
-        last_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise UserError(f"a rank on Spark's executors ended: {last_line} Run it again to go on.", 1) from error
+        last_line = (str(error).strip() or type(error).__name__).splitlines()[-1].rstrip(".")
+        raise UserError(
+            f"a rank on Spark's executors ended: {last_line}. The executors' logs say why. Run it again to go on.", 1
+        ) from error
     told: dict[str, Any] | UserError = next(result for result in results if result)
     if isinstance(told, UserError):
         raise told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -65,13 +66,16 @@ def _check_weights(network: str, weights: str) -> None:
 
 
 def _run(command: list[str]) -> int:
-    """Run a stage to its end, also when Ctrl-C reaches both of us."""
+    """Run a stage to its end, also when Ctrl-C reaches both of us; a request to end is passed on to it."""
     process = subprocess.Popen(command)
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         return process.wait()
     except KeyboardInterrupt:
         process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def with_paths(job: PipelineJob, run: RunDirectory) -> PipelineJob:

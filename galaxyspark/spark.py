@@ -13,9 +13,13 @@ from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import pyarrow as pa  # noqa: F401  (petastorm asks that pyarrow be imported before torch, which jobs import later)
-from pyspark import Broadcast, TaskContext
+from py4j.protocol import Py4JError
+from pyspark import Broadcast, SparkConf, TaskContext
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from tqdm import tqdm
+
+from galaxyspark.errors import UserError
 
 Value = TypeVar("Value")
 
@@ -36,13 +40,20 @@ _SETTINGS = {
 
 
 def start_session(name: str, verbose: bool = False) -> SparkSession:
-    """The session that spark-submit prepared, or a local one on all cores where a job is started as plain Python."""
+    """The session that spark-submit prepared, or a local one on all cores where a job is started as plain Python.
+
+    Raises:
+        UserError: Spark does not start, as where the profile's master does not answer.
+    """
     builder = SparkSession.builder.appName(f"galaxyspark {name}")
     # Hadoop, which writes Spark's files, has an umask of its own, also on executors.
     builder = builder.config("spark.hadoop.fs.permissions.umask-mode", f"{_umask():03o}")
     if not verbose:
         builder = builder.config("spark.executorEnv.PYTHONWARNINGS", "ignore")
-    spark = builder.getOrCreate()
+    try:
+        spark = builder.getOrCreate()
+    except (Py4JError, PySparkException) as error:
+        raise UserError(_why_it_does_not_start(error)) from error
     spark.sparkContext.setLogLevel("WARN" if verbose else "ERROR")
     configured = spark.sparkContext.getConf()
     for key, value in _SETTINGS.items():
@@ -50,6 +61,15 @@ def start_session(name: str, verbose: bool = False) -> SparkSession:
             spark.conf.set(key, value)
     atexit.register(spark.stop)  # executors of a cluster end in good order
     return spark
+
+
+def _why_it_does_not_start(error: Exception) -> str:
+    master = SparkConf().get("spark.master", "local[*]") or ""
+    cause = "nothing answers there" if "stopped SparkContext" in str(error) else cause_of(error)
+    advice = ""
+    if master.startswith("spark://"):
+        advice = " Is it up? The cluster to try out is started by ./submit.sh cluster start."
+    return f"--profile: Spark does not start on {master}: {cause}.{advice}"
 
 
 def _umask() -> int:
@@ -141,6 +161,7 @@ def gpu_of_task() -> int | None:
 _PLAINLY = {
     "No space left on device": "No space left on device (where the run or Spark's own files lie, spark.local.dir)",
     "Disk quota exceeded": "Disk quota exceeded (where the run or Spark's own files lie, spark.local.dir)",
+    "A secret key must be specified": "the profile has no spark.authenticate.secret",
     "S3AFileSystem not found": "it lacks the connector for s3a://. Add it to the profile: --profile local,s3a",
 }
 
@@ -160,7 +181,8 @@ def cause_of(error: Exception) -> str:
         r"^(?:\w+\.)*\w*(?:Error|Exception)(?:: .+)?$", text.partition("Traceback (most")[2], re.MULTILINE
     )
     causes = [line.strip().removeprefix("Caused by: ") for line in text.splitlines() if "Caused by: " in line]
-    return (raised[:1] or causes[-1:] or text.splitlines()[:1] or [type(error).__name__])[0].rstrip(".")
+    thrown = re.findall(r"^: (.+)$", text, re.MULTILINE)  # behind what was called
+    return (raised[:1] or causes[-1:] or thrown[:1] or text.splitlines()[:1] or [type(error).__name__])[0].rstrip(".")
 
 
 def _follow(spark: SparkSession, group: str, bar: tqdm, done: threading.Event) -> None:

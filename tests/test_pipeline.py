@@ -1,14 +1,19 @@
-"""Which paths the stages of a pipeline read."""
+"""Which paths the stages of a pipeline read, and how it ends."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import time
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
+import psutil
 import pytest
 
 from galaxyspark.errors import UserError
-from galaxyspark.pipeline import with_paths
+from galaxyspark.pipeline import SUBMIT, with_paths
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import PipelineJob, SimulateSettings
 
@@ -47,3 +52,25 @@ def test_new_images_that_are_not_there_are_found_out_at_once(tmp_path: Path) -> 
     job = PipelineJob(run=tmp_path, images="a", labels="b", new_images=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"--new-images .*nowhere: no such folder"):
         paths(job)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_ends_the_pipeline_ends_its_stage_too(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [SUBMIT, "pipeline", "--run", run, "--num-galaxies", 5000]
+    environment = os.environ | {"GALAXYSPARK_READY": "1"}
+    pipeline = subprocess.Popen(list(map(str, command)), env=environment, stdout=PIPE, stderr=STDOUT, text=True)
+    while not (stage := processes_with(str(run)) - {pipeline.pid}):
+        time.sleep(0.1)
+    pipeline.terminate()
+    shown = pipeline.communicate(timeout=60)[0]
+    assert pipeline.returncode == 143
+    assert "stage 'simulate' ended with status 143" in shown and "Traceback" not in shown
+    psutil.wait_procs([psutil.Process(pid) for pid in stage if psutil.pid_exists(pid)], timeout=30)
+    assert processes_with(str(run)) == set()
+
+
+def processes_with(argument: str) -> set[int]:
+    return {
+        found.pid for found in psutil.process_iter(["cmdline"]) if argument in " ".join(found.info["cmdline"] or ())
+    }

@@ -50,6 +50,27 @@ def test_ranks_and_hosts_that_cannot_be(flags: list[str], says: str, run_submit,
     assert says in completed.stderr
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"master": "spark://127.0.0.1:1"},
+            "Spark does not start on spark://127.0.0.1:1: the profile has no spark.auth",
+        ),
+        ({"master": "yarn"}, "YARN is found by the configuration in the directory that HADOOP_CONF_DIR names"),
+    ],
+)
+def test_a_cluster_that_is_not_there(settings: dict[str, str], says: str, run_submit, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.conf"
+    settings |= {"authenticate": "true"}
+    profile.write_text("".join(f"spark.{name} {value}\n" for name, value in settings.items()))
+    flags = ["--profile", profile, "--images", tmp_path, "--labels", profile, "--run", tmp_path / "run"]
+    completed = run_submit("augment", *flags)
+    shown = completed.stdout + completed.stderr
+    assert completed.returncode == 2
+    assert says in shown and len(shown.strip().splitlines()) == 1
+
+
 def test_the_pipeline_ends_with_accuracy_rates_and_what_to_look_at(finished_run: Path) -> None:
     shown = (finished_run / "terminal.txt").read_text()
     assert re.search(r"CNN, mean of 16 views +0\.\d{3}", shown)

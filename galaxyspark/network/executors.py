@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import horovod.spark
@@ -13,6 +14,7 @@ from pyspark.sql import SparkSession
 from galaxyspark.command_line import quiet_libraries
 from galaxyspark.errors import UserError
 from galaxyspark.settings import TrainJob
+from galaxyspark.storage import url_in
 
 _START_TIMEOUT_S = 120
 
@@ -31,6 +33,7 @@ def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
         raise UserError(
             f"--ranks {job.ranks}: Spark has room for {slots} tasks at a time. Ask for fewer, or more executors."
         )
+    job = _with_absolute_paths(job)
     # What is wrong with the input is said once, before the ranks start.
     from galaxyspark.network.training import train
 
@@ -58,6 +61,15 @@ def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
     if isinstance(told, UserError):
         raise told
     return told
+
+
+def _with_absolute_paths(job: TrainJob) -> TrainJob:
+    """The same job for ranks that start in a directory of their own."""
+    weights = job.train.weights
+    if weights not in ("none", "imagenet") and "://" not in weights:
+        weights = str(Path(weights).absolute())
+    run = job.run if url_in(job.run) else job.run.absolute()
+    return dataclasses.replace(job, run=run, train=dataclasses.replace(job.train, weights=weights))
 
 
 def _rank(job: TrainJob) -> dict[str, Any] | UserError | None:

@@ -189,11 +189,17 @@ def test_ranks_in_sparks_executors_publish_the_same_model(run: Path, start: Call
     assert by_horovodrun.end() == 0, by_horovodrun.said()
     expected = newest(run)["learner"]["network"]
     command = [BIN / "spark-submit", "--master", "local-cluster[2,1,1024]", "--conf", "spark.ui.enabled=false"]
-    command += [ROOT / "jobs" / "train.py", "--run", run, *FLAGS, "--launcher", "spark", "--ranks", "2"]
+    command += [ROOT / "jobs" / "train.py", "--run", run.name, *FLAGS, "--launcher", "spark", "--ranks", "2"]
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     environment |= {"SPARK_HOME": str(Path(__import__("pyspark").__file__).parent)}
     completed = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=400, env=environment, check=False
+        list(map(str, command)),
+        cwd=run.parent,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=environment,
+        check=False,
     )
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert "views/s on 2 ranks" in completed.stdout

@@ -157,7 +157,7 @@ def status(job: ClusterJob) -> list[str]:
     if state:
         lines.append(
             f"{state['url']}: {state['aliveworkers']} workers, {state['coresused']} of {state['cores']} cores in use, "
-            f"{len(state['activeapps'])} jobs"
+            f"jobs: {len(state['activeapps'])}"
         )
     return lines
 

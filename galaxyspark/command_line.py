@@ -25,18 +25,19 @@ Job = TypeVar("Job", bound=JobSettings)
 
 def run_job(job: type[Job], function: Callable[[Job], None]) -> None:
     """Call ``function`` with the settings of the command line; a ``UserError`` becomes one message and its status."""
+    name = Path(sys.argv[0]).stem.replace("_", "-")
     try:
         settings = parse(job, sys.argv[1:])
         quiet_libraries(settings.verbose)
         function(settings)
     except UserError as error:
-        print(f"\n{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        print(f"\n{name}: {error}", file=sys.stderr)
         sys.exit(error.status)
     except Exception as error:
         message = _said_plainly(error)
         if message is None or settings.verbose:
             raise
-        print(f"\n{Path(sys.argv[0]).stem}: {settings.place}: {message}. --verbose shows all of it.", file=sys.stderr)
+        print(f"\n{name}: {settings.place}: {message}. --verbose shows all of it.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -70,7 +71,7 @@ def parse(job: type[Job], arguments: Sequence[str]) -> Job:
         job,
         default=job(**(required | values)),
         args=flags,
-        prog=f"{Path(sys.argv[0]).stem} [--config FILE.yaml]",
+        prog=f"{Path(sys.argv[0]).stem.replace('_', '-')} [--config FILE.yaml]",
         description=f"{job.__doc__} Settings come from --config, a YAML file as in conf/, and flags override it.",
     )
     return _checked(job, dataclasses.asdict(settings), "the command line")

@@ -141,7 +141,7 @@ def test_a_cluster_is_started_mended_and_stopped(cluster: Cluster) -> None:
     for pid in pids.values():
         listening = [c.laddr.ip for c in psutil.Process(pid).net_connections() if c.status == psutil.CONN_LISTEN]
         assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
-    assert "2 workers, 0 of 2 cores in use, 0 jobs" in cluster("status")
+    assert "2 workers, 0 of 2 cores in use, jobs: 0" in cluster("status")
     cluster("start")
     assert cluster.pids() == pids
 

@@ -19,7 +19,7 @@ ADDITIONS = ("s3a",)
 # Spark reads these by their text and keeps no entry of them in its register.
 UNREGISTERED = {"spark.master", "spark.network.crypto.cipher", "spark.network.crypto.authEngineVersion"}
 OPEN_ENDED = re.compile(
-    r"spark\.(executorEnv\.[A-Z_]+"
+    r"spark\.((executorEnv|kubernetes\.executor\.secretKeyRef)\.[A-Z_]+"
     r"|(executor|task|worker)\.resource\.gpu\.amount|(executor|worker)\.resource\.gpu\.(discoveryScript|vendor))"
 )
 

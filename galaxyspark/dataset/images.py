@@ -66,7 +66,7 @@ def find_images(spark: SparkSession, folder: str, flag: str = "--images", max_fi
     given = f"{flag} {folder}"
     if num_images and num_shards:
         raise UserError(
-            f"{given}: {num_images:,} image files and {num_shards:,} shards (.tar, .parquet) lie there. Keep them "
+            f"{given}: image files ({num_images:,}) and shards (.tar, .parquet; {num_shards:,}) lie there. Keep them "
             "apart: it is not clear which of them are meant."
         )
     if num_compressed and not num_images:

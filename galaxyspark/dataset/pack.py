@@ -45,7 +45,8 @@ def _pack(spark: SparkSession, job: PackImagesJob) -> dict[str, int]:
         _write(content_df.select(name, "length", "content"), job.packed)
         written_df = spark.read.parquet(job.packed).select("path")
         unread_df = images.files_df.select(name, "length").join(written_df, "path", "left_anti")
-        _write(unread_df.withColumn("content", F.lit(None).cast("binary")).coalesce(1), job.packed)
+        if not unread_df.isEmpty():
+            _write(unread_df.withColumn("content", F.lit(None).cast("binary")).coalesce(1), job.packed)
     packed_df = spark.read.parquet(job.packed)
     num_images, num_content = packed_df.agg(F.count("*"), F.count("content")).collect()[0]
     if num_images != images.files_df.count():

@@ -55,7 +55,7 @@ def list_shards(shards_df: DataFrame, given: str) -> DataFrame:
         rows = broken_df.orderBy("shard").limit(4).collect()
         listed = "".join(f"\n  {row['shard']}: {row['broken']}" for row in rows)
         raise UserError(
-            f"{given}: {num_broken} shards cannot be used, and what is in them is not known. "
+            f"{given}: shards that cannot be used: {num_broken:,}. What is in them is not known. "
             f"Make them again, or take them away.{listed}"
         )
     return members_df.drop("broken")

@@ -63,10 +63,10 @@ spark_job() {
   local code=() added=()
   take_profile
   if ! asked "--help|-h|--version" && ! grep -q '^spark.master *local' "$properties"; then
-    # Horovod's ranks in executors are processes of their own, which look for the code beside them.
     if grep -q '^spark.master *yarn' "$properties" && [ -z "${HADOOP_CONF_DIR:-}${YARN_CONF_DIR:-}" ]; then
       fail "--profile: YARN is found by the configuration in the directory that HADOOP_CONF_DIR names, which is not set."
     fi
+    # Horovod's ranks in executors are processes of their own, which look for the code beside them.
     code=(--py-files "$("$bin/python" -m galaxyspark.packing)" --conf spark.executorEnv.PYTHONPATH=galaxyspark.zip)
   fi
   job "$1" "$bin/spark-submit" --properties-file "$properties" "${added[@]}" "${code[@]}"

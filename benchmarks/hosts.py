@@ -141,7 +141,7 @@ def why_not() -> str:
     if os.geteuid() != 0:
         return "that needs root"
     tried = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
-    return tried.stderr.strip()
+    return tried.stderr.strip() or "unshare failed" if tried.returncode else ""
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure and report; ``arguments`` are flags as ``--help`` lists them."""
     settings = tyro.cli(ScaleBenchmark, args=arguments, prog="bench scale")
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as temporary:
-        work = empty_directory(settings.work or Path(temporary))
+        work = require_empty(settings.work or Path(temporary))
         images, labels = galaxies_to_measure(settings.images, settings.labels, settings.num_galaxies, work)
         measured = [_measure(images, labels, work / f"1-{divisor}", divisor, settings) for divisor in _SIZES]
     print(_table(measured))
@@ -62,14 +62,14 @@ def main(arguments: Sequence[str]) -> None:
     print(f"\nWritten to {settings.out}.")
 
 
-def empty_directory(work: Path) -> Path:
-    """The same directory, in absolute terms.
+def require_empty(work: Path) -> Path:
+    """The directory, by its absolute path.
 
     Raises:
         UserError: Something is there already, which would be measured in place of what is asked for.
     """
     if work.is_dir() and any(work.iterdir()):
-        raise UserError(f"--work {work}: has runs already; name an empty directory.")
+        raise UserError(f"--work {work}: is not empty. Name another directory.")
     return work.absolute()
 
 

@@ -67,15 +67,25 @@ def _check_weights(network: str, weights: str) -> None:
 
 def _run(command: list[str]) -> int:
     """Run a stage to its end, also when Ctrl-C reaches both of us; a request to end is passed on to it."""
+    asked_to_end = False
+
+    def pass_on(*_: object) -> None:
+        nonlocal asked_to_end
+        asked_to_end = True
+        process.terminate()
+
     process = subprocess.Popen(command)
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    before = signal.signal(signal.SIGTERM, pass_on)
     try:
-        return process.wait()
+        status = process.wait()
     except KeyboardInterrupt:
         process.wait()
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+    if asked_to_end:
+        return 128 + signal.SIGTERM
+    return status if status >= 0 else 128 - status  # as shells have it
 
 
 def with_paths(job: PipelineJob, run: RunDirectory) -> PipelineJob:

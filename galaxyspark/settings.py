@@ -8,12 +8,14 @@ whole pipeline. ``galaxyspark.command_line`` turns YAML and flags into these cla
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import ConfigDict, Field
 from tyro.conf import OmitArgPrefixes, Positional
+
+from galaxyspark.storage import url_in
 
 STAGES = ("simulate", "augment", "train", "extract", "classify", "predict", "dream", "report")
 """The stages in the order the pipeline runs them."""
@@ -299,6 +301,14 @@ class TrainJob(RunSettings):
     ranks: Annotated[int, Field(ge=1)] = 2
     """Ranks that --launcher spark starts; horovodrun has its own -np."""
     train: Annotated[TrainSettings, OmitArgPrefixes] = field(default_factory=TrainSettings)
+
+    def with_absolute_paths(self) -> TrainJob:
+        """The same job for ranks that start in another directory."""
+        run = self.run if url_in(self.run) else self.run.absolute()
+        weights = self.train.weights
+        if weights not in ("none", "imagenet"):
+            weights = str(Path(weights).absolute())
+        return replace(self, run=run, train=replace(self.train, weights=weights))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,8 @@ def start_session(name: str, verbose: bool = False) -> SparkSession:
     try:
         spark = builder.getOrCreate()
     except (Py4JError, PySparkException) as error:
+        if verbose:
+            raise
         raise UserError(_why_it_does_not_start(error)) from error
     spark.sparkContext.setLogLevel("WARN" if verbose else "ERROR")
     configured = spark.sparkContext.getConf()
@@ -65,7 +67,11 @@ def start_session(name: str, verbose: bool = False) -> SparkSession:
 
 def _why_it_does_not_start(error: Exception) -> str:
     master = SparkConf().get("spark.master", "local[*]") or ""
-    cause = "nothing answers there" if "stopped SparkContext" in str(error) else cause_of(error)
+    cause = (
+        "nothing there takes this job, with its secret and encryption"
+        if "stopped SparkContext" in str(error)
+        else cause_of(error)
+    )
     advice = ""
     if master.startswith("spark://"):
         advice = " Is it up? The cluster to try out is started by ./submit.sh cluster start."

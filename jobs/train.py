@@ -7,7 +7,8 @@ from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob
 
 
-def main(job: TrainJob) -> None:
+def main(given: TrainJob) -> None:
+    job = given.with_absolute_paths()
     if job.launcher == "spark" and not job.check:
         from galaxyspark.network.executors import train_on_executors
         from galaxyspark.spark import start_session
@@ -18,7 +19,7 @@ def main(job: TrainJob) -> None:
 
         manifest = train(job)
     if manifest:
-        run, chosen = RunDirectory(job.run), manifest["training"]["chosen"]
+        run, chosen = RunDirectory(given.run), manifest["training"]["chosen"]
         ranks = "rank" if manifest["ranks"] == 1 else "ranks"
         rmse = "" if chosen["rmse"] is None else f"RMSE of votes {chosen['rmse']:.4f}, "
         print(

@@ -1,4 +1,4 @@
-"""Runs behind a URL: here on a disk by its URL, and for real in tests/storage, in an object store and on HDFS."""
+"""Runs behind a URL: here a disk's; test_runs_elsewhere.py has an object store and HDFS."""
 
 from __future__ import annotations
 

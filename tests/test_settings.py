@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from galaxyspark import settings
 from galaxyspark.command_line import parse
-from galaxyspark.settings import STAGES, PipelineJob, RunSettings
+from galaxyspark.settings import STAGES, PipelineJob, RunSettings, TrainJob, TrainSettings
 
 CONFIGS = sorted((Path(__file__).parent.parent / "conf").glob("*.yaml"))
 JOBS = [job for job in vars(settings).values() if isinstance(job, type) and issubclass(job, RunSettings)]
@@ -96,3 +96,12 @@ def test_every_setting_says_what_it_is(job: type) -> None:
     body = re.search(rf"^class {job.__name__}\b.*?(?=^@dataclass|\Z)", source, re.MULTILINE | re.DOTALL).group()
     for name in set(vars(job).get("__annotations__", {})) - set(SECTIONS):
         assert re.search(rf'^    {name}: .*\n    """[A-Z]', body, re.MULTILINE), name
+
+
+def test_ranks_that_start_elsewhere_find_run_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = TrainJob(run=Path("runs/a"), train=TrainSettings(weights="runs/b"))
+    job = given.with_absolute_paths()
+    assert (job.run, job.train.weights) == (tmp_path / "runs" / "a", f"{tmp_path}/runs/b")
+    elsewhere = TrainJob(run=Path("s3a://sky/a"), train=TrainSettings(weights="imagenet"))
+    assert elsewhere.with_absolute_paths() == elsewhere

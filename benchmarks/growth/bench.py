@@ -26,7 +26,7 @@ from benchmarks.growth.events import EventLog
 from benchmarks.growth.table import aligned, memory_rows, phase_rows, rate_rows, task_rows
 from benchmarks.harness import RESULTS, machine
 from benchmarks.processes import memory_mb, peaks_until_the_end
-from benchmarks.scale import empty_directory, galaxies_to_measure, some_of
+from benchmarks.scale import galaxies_to_measure, require_empty, some_of
 from galaxyspark.cluster import Daemon, start, stop
 from galaxyspark.errors import UserError
 from galaxyspark.network.model import save_model
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = tyro.cli(GrowthBenchmark, args=arguments, prog="bench growth")
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="galaxyspark-bench-") as temporary:
-        work = empty_directory(settings.work or Path(temporary))
+        work = require_empty(settings.work or Path(temporary))
         with limited_cluster(settings, work) as cluster:
             images, labels = galaxies_to_measure(settings.images, settings.labels, settings.num_galaxies, work)
             scales = sorted({scale for _, scale in settings.configurations()})

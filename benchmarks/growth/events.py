@@ -43,8 +43,8 @@ class EventLog:
         """Seconds of each of ``PHASES`` of a stage whose process began and ended then, in seconds since 1970.
 
         start: until Spark is up; first_look: until its first job (files are listed, a network is prepared); preparing:
-        the jobs before the one that wrote most; work: from the first to the last task of that one; commit: until what
-        it wrote is in place; checking: until all is counted and published; stop: until the process has ended.
+        the jobs before the one that wrote most; work: from the first to the last task that wrote; commit: until what
+        they wrote is in place; checking: until all is counted and published; stop: until the process has ended.
         """
         driver = next(e for e in self.named("BlockManagerAdded") if e["Block Manager ID"]["Executor ID"] == "driver")
         asked = [e["time"] for e in self.named("SQLExecutionStart")]
@@ -94,7 +94,7 @@ class EventLog:
         return dict(totals)
 
     def largest_result_bytes(self) -> float:
-        """What the tasks of a job sent to the driver together, at most: Spark limits it for each job."""
+        """What the tasks of a job's last stage sent to the driver together, at most: this is what Spark limits."""
         return max(self._sum_of_job(job, "result_bytes") for job in self.named("JobStart"))
 
     def _main_job(self) -> dict[str, Any]:
@@ -108,7 +108,8 @@ class EventLog:
         return [_span(task) for task in self._ends_in(job)]
 
     def _ends_in(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [task for task in self.named("TaskEnd") if task["Stage ID"] in job["Stage IDs"]]
+        """The ends of the tasks of a job's last stage; those before it may be other jobs' too."""
+        return [task for task in self.named("TaskEnd") if task["Stage ID"] == max(job["Stage IDs"], default=None)]
 
 
 def covered(spans: Iterable[tuple[int, int]]) -> int:

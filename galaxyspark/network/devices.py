@@ -41,6 +41,26 @@ def to_device(array: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
     return tensor
 
 
+class GpuDecoder:
+    """Decodes views on a GPU while the network trains there, called by one thread that is not the network's.
+
+    Not run on a GPU yet. Memory goes back to the stream in which it was asked for: in one stream with the network, the
+    decoder, which works in streams of torchvision's own, could write over views that are still to be read.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def __call__(self, jpegs: Sequence[bytes]) -> Tensor:
+        """As ``decode_on``, done when it returns."""
+        with torch.cuda.stream(self.stream):
+            views = decode_on(self.device, jpegs)
+        self.stream.synchronize()
+        views.record_stream(torch.cuda.default_stream(self.device))
+        return views
+
+
 def decode_on(device: torch.device, jpegs: Sequence[bytes]) -> Tensor:
     """Decode views by torchvision, on a GPU by nvJPEG.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import horovod.spark
@@ -14,7 +15,7 @@ from pyspark.sql import SparkSession
 from galaxyspark.command_line import quiet_libraries
 from galaxyspark.errors import UserError
 from galaxyspark.settings import TrainJob
-from galaxyspark.storage import url_in
+from galaxyspark.spark import cause_of
 
 _START_TIMEOUT_S = 120
 
@@ -33,29 +34,28 @@ def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
         raise UserError(
             f"--ranks {job.ranks}: Spark has room for {slots} tasks at a time. Ask for fewer, or more executors."
         )
-    job = _with_absolute_paths(job)
     # What is wrong with the input is said once, before the ranks start.
     from galaxyspark.network.training import train
 
     train(dataclasses.replace(job, check=True))
-    if not job.verbose:  # of a job that Horovod cancels its own thread shows all of Java's calls
-        threading.excepthook = lambda _: None
     try:
-        results = horovod.spark.run(
-            _rank,
-            args=(job,),
-            num_proc=job.ranks,
-            start_timeout=_START_TIMEOUT_S,
-            use_gloo=True,
-            # Horovod sends it in clear: no more of the driver's environment than is Horovod's own.
-            env={name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")},
-            verbose=1 if job.verbose else 0,
-            executable=spark.sparkContext.pythonExec,  # executors may have another than the driver
-        )
+        with _failures_of_threads() as failures:
+            results = horovod.spark.run(
+                _rank,
+                args=(job,),
+                num_proc=job.ranks,
+                start_timeout=_START_TIMEOUT_S,
+                use_gloo=True,
+                # Horovod sends it in clear: no more of the driver's environment than is Horovod's own.
+                env={name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")},
+                verbose=1 if job.verbose else 0,
+                executable=spark.sparkContext.pythonExec,  # executors may have another than the driver
+            )
     except Exception as error:
-        last_line = (str(error).strip() or type(error).__name__).splitlines()[-1].rstrip(".")
+        said = [(str(error).strip() or type(error).__name__).splitlines()[-1], *map(cause_of, failures)]
+        why = ". ".join(reason.rstrip(".") for reason in said)
         raise UserError(
-            f"a rank on Spark's executors ended: {last_line}. The executors' logs say why. Run it again to go on.", 1
+            f"a rank on Spark's executors ended: {why}. The executors' logs say more. Run it again to go on.", 1
         ) from error
     told: dict[str, Any] | UserError = next(result for result in results if result)
     if isinstance(told, UserError):
@@ -63,13 +63,20 @@ def train_on_executors(spark: SparkSession, job: TrainJob) -> dict[str, Any]:
     return told
 
 
-def _with_absolute_paths(job: TrainJob) -> TrainJob:
-    """The same job for ranks that start in a directory of their own."""
-    weights = job.train.weights
-    if weights not in ("none", "imagenet") and "://" not in weights:
-        weights = str(Path(weights).absolute())
-    run = job.run if url_in(job.run) else job.run.absolute()
-    return dataclasses.replace(job, run=run, train=dataclasses.replace(job.train, weights=weights))
+@contextmanager
+def _failures_of_threads() -> Iterator[list[Exception]]:
+    """What threads fail with, instead of their tracebacks on the terminal: Horovod runs Spark's job in one."""
+    failures: list[Exception] = []
+
+    def keep(told: threading.ExceptHookArgs) -> None:
+        if isinstance(told.exc_value, Exception) and "SPARK_JOB_CANCELLED" not in str(told.exc_value):
+            failures.append(told.exc_value)
+
+    before, threading.excepthook = threading.excepthook, keep
+    try:
+        yield failures
+    finally:
+        threading.excepthook = before
 
 
 def _rank(job: TrainJob) -> dict[str, Any] | UserError | None:

@@ -14,7 +14,6 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from galaxyspark.errors import UserError
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.card import ModelCard
 from galaxyspark.network.checkpoints import Checkpoints
-from galaxyspark.network.devices import decode_on, device_of
+from galaxyspark.network.devices import GpuDecoder, device_of
 from galaxyspark.network.learner import Learner, NotFiniteError
 from galaxyspark.network.model import save_model
 from galaxyspark.network.networks import ARCHITECTURES, build_network
@@ -49,7 +48,15 @@ from galaxyspark.views.augment import ViewRecipe
 STOPPED = 143
 """Exit status of a rank after SIGTERM, as shells have it; horovodrun's own is then 1."""
 _SLOW_STEPS, _TIMED_STEPS = 4, 16  # the first ones are slower: memory is allocated, kernels are chosen
-_MAY_CHANGE = ("epochs", "max_minutes", "patience", "resume", "checkpoint_minutes", "keep_checkpoints")
+_MAY_CHANGE = (
+    "epochs",
+    "max_minutes",
+    "patience",
+    "resume",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "train_gpu_decoding",
+)
 
 
 def train(job: TrainJob) -> dict[str, Any] | None:
@@ -159,7 +166,7 @@ def _split(job: TrainJob, run: RunDirectory, data: dict[str, Any], name: str, de
     if device.type != "cuda":
         return split
     if job.train.train_gpu_decoding:
-        return replace(split, decode=partial(decode_on, device), decoding_threads=1)
+        return replace(split, decode=GpuDecoder(device), decoding_threads=1)
     return replace(split, decoding_threads=torch.get_num_threads())  # the cores have nothing else to do
 
 

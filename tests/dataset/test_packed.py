@@ -107,7 +107,8 @@ def test_a_packed_folder_holds_what_the_folder_held(spark: SparkSession, folder:
     with pytest.raises(UserError, match=r"--packed .*packed: is there already"):
         pack_images(spark, PackImagesJob(images=str(folder), packed=packed))
     pack_images(spark, PackImagesJob(images=str(folder), packed=f"{tmp_path}/again"))
-    assert all(pq.read_metadata(file).num_rows for file in (tmp_path / "again").glob("*.parquet"))
+    again = list((tmp_path / "again").glob("*.parquet"))
+    assert again and all(pq.read_metadata(file).num_rows for file in again)
 
 
 def read_all(spark: SparkSession, images: Images) -> dict[str, bytes]:

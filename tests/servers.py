@@ -1,4 +1,4 @@
-"""An object store and a HDFS of this machine's own, started for tests: MinIO, and Hadoop's mini cluster."""
+"""Servers of this machine's own, started for tests: MinIO for S3, and HDFS and YARN of Hadoop's mini cluster."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ MINICLUSTER = (
     "junit/junit/4.13.2/junit-4.13.2.jar",
     "org/mockito/mockito-core/2.28.2/mockito-core-2.28.2.jar",
 )
+# What YARN needs for keys of its own, and the mini cluster does not bring.
+BOUNCY_CASTLE = tuple(
+    f"org/bouncycastle/{name}-jdk18on/1.78.1/{name}-jdk18on-1.78.1.jar" for name in ("bcprov", "bcpkix", "bcutil")
+)
+_YARN = {
+    "yarn.minicluster.yarn.nodemanager.resource.memory-mb": 8192,
+    "yarn.scheduler.minimum-allocation-mb": 256,
+    "yarn.nodemanager.vmem-check-enabled": "false",
+    "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": 99,
+    "yarn.nodemanager.localizer.address": "127.0.0.1:0",
+}
 USER, PASSWORD = "galaxyspark-test", "minio-password-of-the-test"
 _DEADLINE_S = 120
 
@@ -47,12 +58,34 @@ def s3_server(directory: Path) -> Iterator[str]:
 def hdfs_server(directory: Path) -> Iterator[str]:
     """A namenode and a datanode in one process; yields the URL of the root."""
     port, details = free_port(), directory / "details.json"
-    jars = [*(_downloaded(jar) for jar in MINICLUSTER), Path(pyspark.__file__).parent / "jars" / "*"]
-    command = ["java", "-Xmx512m", f"-Dtest.build.data={directory}", "-cp", ":".join(map(str, jars))]
-    command += ["org.apache.hadoop.test.MiniDFSClusterManager", "-format", "-datanodes", "1"]
+    command = [*_hadoop(directory, "test.MiniDFSClusterManager"), "-format", "-datanodes", "1"]
     command += ["-nnport", str(port), "-writeDetails", str(details)]
     with _server(command, directory / "hdfs.log", dict(os.environ), details.exists):
         yield f"hdfs://127.0.0.1:{port}"
+
+
+@contextmanager
+def yarn_cluster(directory: Path) -> Iterator[Path]:
+    """YARN with two nodes, and a HDFS, in one process; yields the directory of its configuration."""
+    configuration, written = directory / "hadoop", directory / "written.xml"
+    command = [*_hadoop(directory, "mapreduce.MiniHadoopClusterManager"), "-format", "-nodemanagers", "2"]
+    command += ["-writeConfig", str(written), *(f"-D{name}={value}" for name, value in _YARN.items())]
+    with _server(command, directory / "yarn.log", dict(os.environ), lambda: _is_whole(written)):
+        configuration.mkdir()
+        for name in ("core-site.xml", "yarn-site.xml"):
+            shutil.copy(written, configuration / name)
+        yield configuration
+
+
+def _is_whole(configuration: Path) -> bool:
+    return configuration.exists() and configuration.read_text().rstrip().endswith("</configuration>")
+
+
+def _hadoop(directory: Path, manager: str) -> list[str]:
+    """The command that starts a mini cluster whose files are in a directory."""
+    jars = [*(_downloaded(jar) for jar in MINICLUSTER + BOUNCY_CASTLE), Path(pyspark.__file__).parent / "jars" / "*"]
+    command = ["java", "-Xmx1g", f"-Dtest.build.data={directory}", "-cp", ":".join(map(str, jars))]
+    return [*command, f"org.apache.hadoop.{manager}"]
 
 
 @contextmanager

@@ -25,11 +25,11 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem, S3FileSystem
 
 from galaxyspark.dataset.petastorm_files import petastorm_files
 from tests.dataset.digest import differences, digest, rows_of
-from tests.storage.servers import PASSWORD, USER, hdfs_server, s3_server
+from tests.servers import PASSWORD, USER, hdfs_server, s3_server
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 VIEWS = ["--view-size-px", 48, "--split-fractions", 0.6, 0.2, 0.2]
 TRAINING = ["--weights", "none", "--network", "resnet18", "--batch-size", 16]
 DREAMS = ["--dream-size-px", 64, "--octaves", 1, "--dream-steps", 1]

@@ -25,7 +25,7 @@ from benchmarks.chaos.input import SUBMIT
 
 _FEWEST_TASKS = 8
 _WITHIN_S = 600
-_BAR = re.compile(r"^[\w ]+: *\d+%\|")
+_BAR = re.compile(r"^[\w ]+: *\d+(%\||task )")
 
 
 @dataclass(frozen=True)

@@ -198,3 +198,11 @@ def test_rows_as_text() -> None:
     rows = [("a", "number"), ("word", "1")]
     assert aligned(rows) == "   a  number\nword       1"
     assert markdown(rows) == "| a | number |\n| --- | --- |\n| word | 1 |"
+
+
+def test_the_page_has_the_tables_of_the_results(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "scaling.md"
+    copy = tmp_path / "scaling.md"
+    copy.write_text(page.read_text())
+    main(["--docs", str(copy)])
+    assert copy.read_text() == page.read_text()

@@ -1,7 +1,8 @@
-"""The memory of the processes that a job on Spark consists of."""
+"""The memory of the processes that a job on Spark consists of, and ports for servers of one's own."""
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -54,3 +55,11 @@ def _role(command: str) -> str | None:
     if "/jobs/" in command and "galaxyspark.quiet" not in command:
         return "driver_python"
     return None
+
+
+def free_port() -> int:
+    """A port at which nobody listens now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -21,6 +21,7 @@ import pyspark
 import pytest
 
 from benchmarks.hosts import apart
+from benchmarks.processes import free_port
 from galaxyspark.cluster import Daemon, start, status
 from galaxyspark.errors import UserError
 from galaxyspark.run_directory import RunDirectory
@@ -95,12 +96,6 @@ class Cluster:
         while f"{workers} workers" not in self("status"):
             for process, log in started:
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture

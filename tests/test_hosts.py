@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hosts import SSHD, Network, Ssh, network, why_not
+from benchmarks.processes import free_port
 from benchmarks.training_hosts import Training, ranks_in, seconds_until_gone
 from galaxyspark.network.progress import read_progress
 from galaxyspark.run_directory import RunDirectory
 from tests.dataset.digest import differences, digest
-from tests.test_cluster import HIDDEN, SPARK_HOME, TRAINING, VIEWS, Cluster, catalogue, events_of, features, free_port
+from tests.test_cluster import HIDDEN, SPARK_HOME, TRAINING, VIEWS, Cluster, catalogue, events_of, features
 
 GONE_WITHIN_S = 120
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.chaos.input import MANY_TASKS
-from benchmarks.chaos.job import free_port
 from benchmarks.hosts import Host, network
+from benchmarks.processes import free_port
 from galaxyspark.cluster import SPARK_HOME, Daemon, start, status, stop
 from galaxyspark.settings import ClusterJob
 

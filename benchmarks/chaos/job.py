@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.request
@@ -22,6 +21,7 @@ from typing import Any
 import psutil
 
 from benchmarks.chaos.input import SUBMIT
+from benchmarks.processes import free_port
 
 _FEWEST_TASKS = 8
 _WITHIN_S = 600
@@ -184,14 +184,6 @@ def watched_job(stage: str, flags: Sequence[str], profile: str, work: Path) -> I
         yield job
     finally:
         job.kill()
-
-
-def free_port() -> int:
-    """A port at which nobody listens now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def failures(attempts: Sequence[Attempt]) -> dict[str, int]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from benchmarks.growth.cpu_share import CpuShare, cpu_share
 from benchmarks.growth.events import EventLog
 from benchmarks.growth.table import aligned, memory_rows, phase_rows, rate_rows, task_rows
 from benchmarks.harness import RESULTS, machine
-from benchmarks.processes import memory_mb, peaks_until_the_end
+from benchmarks.processes import free_port, memory_mb, peaks_until_the_end
 from benchmarks.scale import galaxies_to_measure, require_empty, some_of
 from galaxyspark.cluster import Daemon, start, stop
 from galaxyspark.errors import UserError
@@ -181,7 +180,7 @@ def limited_cluster(settings: GrowthBenchmark, work: Path) -> Iterator[LimitedCl
     """A cluster with as many workers as are needed at most, stopped at the end."""
     most = max(executors for executors, _ in settings.configurations())
     job = ClusterJob(
-        action="start", directory=work / "cluster", port=_free_port(), web_port=_free_port(), workers=most, cores=1
+        action="start", directory=work / "cluster", port=free_port(), web_port=free_port(), workers=most, cores=1
     )
     with ExitStack() as stack:
         share_of_core = settings.share(len(os.sched_getaffinity(0)))
@@ -195,12 +194,6 @@ def limited_cluster(settings: GrowthBenchmark, work: Path) -> Iterator[LimitedCl
                 raise UserError(f"worker-{number} has ended; see {job.directory}.", 1)
             share.take(worker.pid)
         yield LimitedCluster(job.directory, shares)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def measure(

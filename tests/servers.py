@@ -1,14 +1,16 @@
-"""Servers of this machine's own, started for tests: MinIO for S3, and HDFS and YARN of Hadoop's mini cluster."""
+"""Servers of this machine's own, started for tests: MinIO for S3, and HDFS and YARN of Hadoop's jar for tests."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyspark
@@ -24,18 +26,17 @@ MINICLUSTER = (
     "junit/junit/4.13.2/junit-4.13.2.jar",
     "org/mockito/mockito-core/2.28.2/mockito-core-2.28.2.jar",
 )
-# What YARN needs for keys of its own, and the mini cluster does not bring.
-BOUNCY_CASTLE = tuple(
-    f"org/bouncycastle/{name}-jdk18on/1.78.1/{name}-jdk18on-1.78.1.jar" for name in ("bcprov", "bcpkix", "bcutil")
+# What YARN needs, and Hadoop's jar for tests does not bring: keys of its own, and XML, which Java has no more.
+FOR_YARN = (
+    *(f"org/bouncycastle/{name}-jdk18on/1.78.1/{name}-jdk18on-1.78.1.jar" for name in ("bcprov", "bcpkix", "bcutil")),
+    "javax/xml/bind/jaxb-api/2.3.1/jaxb-api-2.3.1.jar",
+    "javax/activation/javax.activation-api/1.2.0/javax.activation-api-1.2.0.jar",
+    "com/sun/xml/bind/jaxb-core/2.3.0.1/jaxb-core-2.3.0.1.jar",
+    "com/sun/xml/bind/jaxb-impl/2.3.1/jaxb-impl-2.3.1.jar",
 )
-_YARN = {
-    "yarn.minicluster.yarn.nodemanager.resource.memory-mb": 8192,
-    "yarn.scheduler.minimum-allocation-mb": 256,
-    "yarn.nodemanager.vmem-check-enabled": "false",
-    "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": 99,
-    "yarn.nodemanager.localizer.address": "127.0.0.1:0",
-}
 USER, PASSWORD = "galaxyspark-test", "minio-password-of-the-test"
+_YARN = "org.apache.hadoop.yarn.server"
+_OF_RESOURCE_MANAGER = ("admin", "scheduler", "resource-tracker")
 _DEADLINE_S = 120
 
 
@@ -53,7 +54,8 @@ def s3_server(directory: Path) -> Iterator[str]:
 def hdfs_server(directory: Path) -> Iterator[str]:
     """A namenode and a datanode in one process; yields the URL of the root."""
     port, details = free_port(), directory / "details.json"
-    command = [*_hadoop(directory, "test.MiniDFSClusterManager"), "-format", "-datanodes", "1"]
+    command = [*_java(MINICLUSTER), f"-Dtest.build.data={directory}", "org.apache.hadoop.test.MiniDFSClusterManager"]
+    command += ["-format", "-datanodes", "1"]
     command += ["-nnport", str(port), "-writeDetails", str(details)]
     with _server(command, directory / "hdfs.log", dict(os.environ), details.exists):
         yield f"hdfs://127.0.0.1:{port}"
@@ -61,26 +63,46 @@ def hdfs_server(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def yarn_cluster(directory: Path) -> Iterator[Path]:
-    """YARN with two nodes, and a HDFS, in one process; yields the directory of its configuration."""
-    configuration, written = directory / "hadoop", directory / "written.xml"
-    command = [*_hadoop(directory, "mapreduce.MiniHadoopClusterManager"), "-format", "-nodemanagers", "2"]
-    command += ["-writeConfig", str(written), *(f"-D{name}={value}" for name, value in _YARN.items())]
-    with _server(command, directory / "yarn.log", dict(os.environ), lambda: _is_whole(written)):
-        configuration.mkdir()
-        for name in ("core-site.xml", "yarn-site.xml"):
-            shutil.copy(written, configuration / name)
-        yield configuration
+    """YARN: a resource manager and a node manager of 8 GB; yields the directory of its configuration."""
+    web = f"127.0.0.1:{free_port()}"
+    (directory / "hadoop").mkdir()
+    properties = {
+        **{f"yarn.resourcemanager.{name}.address": f"127.0.0.1:{free_port()}" for name in _OF_RESOURCE_MANAGER},
+        "yarn.resourcemanager.address": f"127.0.0.1:{free_port()}",
+        "yarn.resourcemanager.webapp.address": web,
+        "yarn.resourcemanager.scheduler.class": f"{_YARN}.resourcemanager.scheduler.fifo.FifoScheduler",
+        "yarn.scheduler.minimum-allocation-mb": 256,
+        **{f"yarn.nodemanager.{name}address": "127.0.0.1:0" for name in ("", "localizer.", "webapp.")},
+        **{f"yarn.nodemanager.{name}-dirs": directory / name for name in ("local", "log")},
+        "yarn.nodemanager.resource.memory-mb": 8192,
+        "yarn.nodemanager.vmem-check-enabled": "false",
+        "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": 99,
+    }
+    listed = "".join(
+        f"<property><name>{name}</name><value>{value}</value></property>" for name, value in properties.items()
+    )
+    (directory / "hadoop" / "yarn-site.xml").write_text(f"<configuration>{listed}</configuration>")
+    java = _java(MINICLUSTER + FOR_YARN, directory / "hadoop")
+    managers = {name: [*java, f"{_YARN}.{name.lower()}.{name}"] for name in ("ResourceManager", "NodeManager")}
+    with ExitStack() as stack:
+        for name, command in managers.items():
+            is_ready = partial(_has_nodes, web, 1) if name == "NodeManager" else partial(_has_nodes, web, 0)
+            stack.enter_context(_server(command, directory / f"{name}.log", dict(os.environ), is_ready))
+        yield directory / "hadoop"
 
 
-def _is_whole(configuration: Path) -> bool:
-    return configuration.exists() and configuration.read_text().rstrip().endswith("</configuration>")
+def _has_nodes(web: str, number: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{web}/ws/v1/cluster/metrics", timeout=5) as answer:
+            return bool(json.load(answer)["activeNodes"] == number)
+    except OSError:
+        return False
 
 
-def _hadoop(directory: Path, manager: str) -> list[str]:
-    """The command that starts a mini cluster whose files are in a directory."""
-    jars = [*(_downloaded(jar) for jar in MINICLUSTER + BOUNCY_CASTLE), Path(pyspark.__file__).parent / "jars" / "*"]
-    command = ["java", "-Xmx1g", f"-Dtest.build.data={directory}", "-cp", ":".join(map(str, jars))]
-    return [*command, f"org.apache.hadoop.{manager}"]
+def _java(jars: Sequence[str], *places: Path) -> list[str]:
+    """Java with some jars, Spark's, which have Hadoop's client, and directories of configuration."""
+    paths = [*places, *map(_downloaded, jars), Path(pyspark.__file__).parent / "jars" / "*"]
+    return ["java", "-Xmx512m", "--add-opens=java.base/java.lang=ALL-UNNAMED", "-cp", ":".join(map(str, paths))]
 
 
 @contextmanager

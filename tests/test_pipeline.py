@@ -57,7 +57,7 @@ def test_new_images_that_are_not_there_are_found_out_at_once(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_scheduler_that_ends_the_pipeline_ends_its_stage_too(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [SUBMIT, "pipeline", "--run", run, "--num-galaxies", 5000]
+    command = [SUBMIT, "pipeline", "--run", run, "--num-galaxies", 5000, "--weights", "none"]
     environment = os.environ | {"GALAXYSPARK_READY": "1"}
     pipeline = subprocess.Popen(list(map(str, command)), env=environment, stdout=PIPE, stderr=STDOUT, text=True)
     deadline = time.monotonic() + 120

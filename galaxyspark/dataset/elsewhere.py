@@ -33,7 +33,8 @@ class _Elsewhere(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        self._file.seek(offset, whence)
+        return self._file.tell()  # HDFS's own seek does not say where it is
 
     def tell(self) -> int:
         return self._file.tell()

@@ -148,7 +148,7 @@ def test_unusable_parquet_files_say_why(shard: bytes, message: str) -> None:
 
 
 class FailsIn(io.BytesIO):
-    """A file of a storage that stops answering, behind its first so many bytes or before its last."""
+    """A file of a storage that stops answering, within a range of its bytes."""
 
     def __init__(self, content: bytes, failing: range) -> None:
         super().__init__(content)
@@ -160,6 +160,10 @@ class FailsIn(io.BytesIO):
         if range(max(start, self.failing.start), min(start + len(content), self.failing.stop)):
             raise TimeoutError("the storage does not answer")
         return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> None:
+        """Says nothing, as HDFS's."""
+        super().seek(offset, whence)
 
 
 @pytest.mark.parametrize("ending", ["tar", "parquet"])
@@ -177,4 +181,4 @@ def test_a_storage_that_does_not_answer_is_no_damage_of_the_shard(ending: str) -
     start, end = (0, 1) if ending == "tar" else (len(shard) - 5, len(shard) - 4)
     with pytest.raises(StorageFailedError, match="does not answer"):
         list(list_members(buffered(FailsIn(shard, range(start, end))), name))
-    assert len(list(list_members(buffered(io.BytesIO(shard)), name))) == 64
+    assert len(list(list_members(buffered(FailsIn(shard, range(0))), name))) == 64

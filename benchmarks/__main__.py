@@ -15,7 +15,7 @@ import benchmarks
 from galaxyspark.command_line import quiet_libraries
 from galaxyspark.errors import UserError
 
-_HELPERS = ("harness", "hosts", "kernels", "processes", "ray_data", "views")
+_HELPERS = ("harness", "hosts", "kernels", "pages", "processes", "ray_data", "views")
 _SPARK_SETTINGS = Path(__file__).parents[1] / "conf" / "spark" / "local.conf"
 
 

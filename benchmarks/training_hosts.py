@@ -27,11 +27,13 @@ import tyro
 
 from benchmarks.harness import BenchmarkSettings, report
 from benchmarks.hosts import Host, Ssh, network
+from benchmarks.pages import markdown, write_table
 from benchmarks.views import make_views
 from galaxyspark.errors import UserError
 from galaxyspark.network.progress import Progress, read_progress
 from galaxyspark.settings import AugmentSettings
 
+_DOCS = Path(__file__).parents[1] / "docs" / "chaos.md"
 SUBMIT = Path(__file__).parents[1] / "submit.sh"
 FLAGS = ("--weights", "none", "--network", "resnet18", "--epochs", "1000", "--batch-size", "16")
 _EVERY_STEP = ("--checkpoint-minutes", "1e-6")
@@ -170,6 +172,34 @@ def main(arguments: Sequence[str]) -> None:
                 ssh.listen(host)
             told[f"host {name}, try {number}"] = lose_and_go_on(run, ssh, joined.hosts, *ways[name])
     report("training_hosts", (), settings, {"training_hosts": told})
+    if not settings.quick and not settings.out:
+        write_table(_DOCS, "training_hosts", as_markdown(told))
+
+
+def as_markdown(told: Mapping[str, Mapping[str, Any]]) -> str:
+    """For the docs: a line for each try."""
+    header = (
+        "what happens",
+        "exit status",
+        "launcher ends s",
+        "other rank ends s",
+        "ranks",
+        "last step",
+        "goes on with",
+    )
+    rows = [
+        (
+            name,
+            str(figures["status"]),
+            str(figures["seconds_until_launcher_ends"]),
+            str(figures["seconds_until_other_rank_ends"]),
+            str(figures["ranks_before"]),
+            figures["steps_before"],
+            f"{figures['ranks_after']}: {figures['went_on']}",
+        )
+        for name, figures in told.items()
+    ]
+    return markdown([header, *rows])
 
 
 def lose_and_go_on(

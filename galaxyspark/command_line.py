@@ -37,7 +37,8 @@ def run_job(job: type[Job], function: Callable[[Job], None]) -> None:
         message = _said_plainly(error)
         if message is None or settings.verbose:
             raise
-        print(f"\n{name}: {settings.place}: {message}. --verbose shows all of it.", file=sys.stderr)
+        place = url_in(settings.place) or settings.place
+        print(f"\n{name}: {place}: {message}. --verbose shows all of it.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pytest
 from pydantic import TypeAdapter
 
+from benchmarks import training_hosts
 from benchmarks.chaos.bench import left_alone, measured
 from benchmarks.chaos.input import many_galaxies
 from benchmarks.chaos.job import Attempt, failures, hit_by, seconds_until_done
 from benchmarks.chaos.rows import published_rows
-from benchmarks.chaos.table import Row, as_markdown, write_into
+from benchmarks.chaos.table import Row, as_markdown
 from benchmarks.harness import RESULTS
+from benchmarks.pages import write_table
 from tests.dataset.digest import digest
 
 ROOT = Path(__file__).parent.parent
@@ -52,10 +54,15 @@ def test_the_table_in_the_docs_is_that_of_the_results() -> None:
     assert as_markdown(rows) in (ROOT / "docs" / "chaos.md").read_text()
 
 
-def test_only_the_table_of_a_page_is_replaced(tmp_path: Path) -> None:
+def test_the_table_of_training_is_that_of_its_results() -> None:
+    told = json.loads((RESULTS / "training_hosts.json").read_text())["training_hosts"]
+    assert training_hosts.as_markdown(told) in (ROOT / "docs" / "chaos.md").read_text()
+
+
+def test_what_was_not_measured_says_why(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("Before.\n\n<!-- written by ./submit.sh bench chaos -->\nold\n<!-- end -->\n\nAfter.\n")
-    write_into(page, as_markdown([Row("augment", "network-cut", not_measured="needs root")]))
+    page.write_text("Before.\n\n<!-- chaos -->\nold\n<!-- end -->\n\nAfter.\n")
+    write_table(page, "chaos", as_markdown([Row("augment", "network-cut", not_measured="needs root")]))
     before, *table, after = page.read_text().splitlines()
     assert (before, after) == ("Before.", "After.")
     assert table[-3].startswith("| augment | a worker's network is cut |")

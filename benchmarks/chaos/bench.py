@@ -18,13 +18,15 @@ import psutil
 import pyarrow as pa
 import tyro
 
+from benchmarks import training_hosts
 from benchmarks.chaos.cluster import Cluster, cluster_here, cluster_on_hosts
 from benchmarks.chaos.disturbances import DISTURBANCES, Scene, executor_id, executors_of, wait_until_gone
 from benchmarks.chaos.input import Input, prepared
 from benchmarks.chaos.job import WatchedJob, failures, hit_by, seconds_until_done, watched_job
 from benchmarks.chaos.rows import published_rows
-from benchmarks.chaos.table import Again, Row, as_markdown, as_text, write_into
+from benchmarks.chaos.table import Again, Row, as_markdown, as_text
 from benchmarks.harness import RESULTS, machine
+from benchmarks.pages import write_table
 from galaxyspark.errors import UserError
 from galaxyspark.run_directory import RunDirectory, versions
 from galaxyspark.storage import write_atomically
@@ -50,7 +52,12 @@ class ChaosBenchmark:
     """Where the galaxies and their run go, and stay for the next time. None: a temporary directory."""
     out: Path | None = None
     """Where to write the results. None: with all stages and scenarios benchmarks/results/chaos.json, and the table into
-    docs/chaos.md; else nowhere."""
+    docs/chaos.md, and after it those of ``bench training_hosts``; else nowhere."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every stage is to be disturbed in every way."""
+        return len(set(self.stages)) == 3 and set(self.scenarios) == set(DISTURBANCES)
 
 
 @dataclass(frozen=True)
@@ -79,18 +86,19 @@ def main(arguments: Sequence[str]) -> None:
                 rows.append(row)
                 _write(settings, rows)
     print(as_text(rows))
+    if settings.is_whole and not settings.out:
+        training_hosts.main([])
 
 
 def _write(settings: ChaosBenchmark, rows: Sequence[Row]) -> None:
     """Write what there is so far: a later row may fail in a way that nobody has thought of."""
-    whole = len(set(settings.stages)) == 3 and set(settings.scenarios) == set(DISTURBANCES)
-    out = settings.out or (RESULTS / "chaos.json" if whole else None)
+    out = settings.out or (RESULTS / "chaos.json" if settings.is_whole else None)
     if out:
         results = {"num_galaxies": settings.num_galaxies, "rows": [asdict(row) for row in rows]}
         results |= {"machine": machine(), "versions": versions()}
         write_atomically(out, json.dumps(results, indent=2) + "\n")
-    if whole and not settings.out:
-        write_into(_DOCS, as_markdown(rows))
+    if settings.is_whole and not settings.out:
+        write_table(_DOCS, "chaos", as_markdown(rows))
 
 
 def disturbed(stage: str, scenarios: Sequence[str], given: Input) -> Iterator[Row]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from benchmarks.chaos.disturbances import DISTURBANCES
-from galaxyspark.storage import write_atomically
+from benchmarks.pages import markdown
 
-_MARKS = ("<!-- written by ./submit.sh bench chaos -->\n", "<!-- end -->\n")
 _HEADER = ("stage", "what happens", "exit status", "next task s", "lost tasks s", "run s", "times as long", "same data")
 _LONGEST_CELL = 160
 
@@ -85,14 +83,7 @@ def as_text(rows: Sequence[Row]) -> str:
 def as_markdown(rows: Sequence[Row]) -> str:
     """For the docs: the same figures, and what users saw in the last column."""
     header = (*_HEADER, "what the user sees")
-    lines = [header, ("---",) * len(header), *((*_figures(row), _escaped(seen_of(row))) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def write_into(page: Path, table: str) -> None:
-    """Replace the table between the marks of a page."""
-    before, _, rest = page.read_text().partition(_MARKS[0])
-    write_atomically(page, before + _MARKS[0] + table + _MARKS[1] + rest.partition(_MARKS[1])[2])
+    return markdown([header, *((*_figures(row), _escaped(seen_of(row))) for row in rows)])
 
 
 def seen_of(row: Row) -> str:

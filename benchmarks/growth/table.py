@@ -98,9 +98,3 @@ def aligned(rows: Sequence[Row]) -> str:
     """Rows for a terminal."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Rows, the first of them the header, for a page."""
-    header, *others = rows
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *others))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from benchmarks.growth.table import Row, markdown, memory_rows, phase_rows, rate_rows, task_rows
+from benchmarks.growth.table import Row, memory_rows, phase_rows, rate_rows, task_rows
 from benchmarks.harness import RESULTS
 from benchmarks.model.costs import Costs, costs_of, read_results
+from benchmarks.pages import markdown, with_table
 from galaxyspark.classify.catalogue import MOST_ROWS
-from galaxyspark.errors import UserError
 from galaxyspark.storage import write_atomically
 from galaxyspark.views.augment import NUM_VIEWS
 
@@ -262,18 +261,6 @@ def limit_rows(costs: Costs, model: Model) -> list[Row]:
     found = sorted(limits(costs, model).items(), key=lambda limit: limit[1])
     header: Row = ("galaxies", "what breaks", "what is done, or can be")
     return [header, *((_many(number) if number < 1e12 else "not seen", *_BREAKS[name]) for name, number in found)]
-
-
-def with_table(text: str, name: str, content: str) -> str:
-    """A page with the table between ``<!-- NAME -->`` and ``<!-- end -->`` replaced.
-
-    Raises:
-        UserError: The page has no such place.
-    """
-    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    if not place.search(text):
-        raise UserError(f"--docs: no lines <!-- {name} --> and <!-- end -->, between which the table would go.")
-    return place.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
 def _seen(growth: float, digits: str) -> str:

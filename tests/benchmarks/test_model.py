@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.growth.table import aligned, efficiency, markdown, rate_rows
-from benchmarks.model.bench import Model, core_seconds, limits, main, sizes, wall_seconds, with_table
+from benchmarks.growth.table import aligned, efficiency, rate_rows
+from benchmarks.model.bench import Model, core_seconds, limits, main, sizes, wall_seconds
 from benchmarks.model.costs import Costs, costs_of, read_results
+from benchmarks.pages import markdown, with_table
 from galaxyspark.errors import UserError
 
 COSTS = Costs(

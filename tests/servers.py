@@ -83,10 +83,9 @@ def yarn_cluster(directory: Path) -> Iterator[Path]:
     )
     (directory / "hadoop" / "yarn-site.xml").write_text(f"<configuration>{listed}</configuration>")
     java = _java(MINICLUSTER + FOR_YARN, directory / "hadoop")
-    managers = {name: [*java, f"{_YARN}.{name.lower()}.{name}"] for name in ("ResourceManager", "NodeManager")}
     with ExitStack() as stack:
-        for name, command in managers.items():
-            is_ready = partial(_has_nodes, web, 1) if name == "NodeManager" else partial(_has_nodes, web, 0)
+        for name, num_nodes in (("ResourceManager", 0), ("NodeManager", 1)):
+            command, is_ready = [*java, f"{_YARN}.{name.lower()}.{name}"], partial(_has_nodes, web, num_nodes)
             stack.enter_context(_server(command, directory / f"{name}.log", dict(os.environ), is_ready))
         yield directory / "hadoop"
 

@@ -17,7 +17,12 @@ ROOT = Path(__file__).parent.parent
 PROFILES = ("local", "standalone", "yarn", "kubernetes")
 ADDITIONS = ("s3a",)
 # Spark reads these by their text and keeps no entry of them in its register.
-UNREGISTERED = {"spark.master", "spark.network.crypto.cipher", "spark.network.crypto.authEngineVersion"}
+UNREGISTERED = {
+    "spark.master",
+    "spark.network.crypto.cipher",
+    "spark.network.crypto.authEngineVersion",
+    "spark.shuffle.io.connectionTimeout",
+}
 OPEN_ENDED = re.compile(
     r"spark\.((executorEnv|kubernetes\.executor\.secretKeyRef)\.[A-Z_]+"
     r"|(executor|task|worker)\.resource\.gpu\.amount|(executor|worker)\.resource\.gpu\.(discoveryScript|vendor))"
@@ -77,6 +82,18 @@ def test_spark_knows_every_setting_of_a_profile_and_takes_its_value(read, profil
     assert len(found.settings) == len(lines)
     for name in ("driver.memory", "python.worker.reuse", "executorEnv.OMP_NUM_THREADS", "speculation"):
         assert f"spark.{name}" in found.settings
+
+
+@pytest.mark.parametrize("profile", ["standalone", "yarn", "kubernetes"])
+def test_a_host_that_does_not_answer_is_given_up_after_half_a_minute(spark: SparkSession, read, profile: str) -> None:
+    """As the part of Spark that asks other executors for blocks has it of the profile."""
+    jvm = spark._jvm
+    conf = jvm.org.apache.spark.SparkConf(False)
+    for key, value in read((ROOT / "conf" / "spark" / f"{profile}.conf").read_text()).settings.items():
+        conf.set(key, value)
+    of_blocks = getattr(getattr(jvm.org.apache.spark.network.netty, "SparkTransportConf$"), "MODULE$")
+    asked = of_blocks.fromSparkConf(conf, "shuffle", 1, jvm.scala.Option.empty(), jvm.scala.Option.empty())
+    assert asked.connectionTimeoutMs() == 30_000
 
 
 @pytest.mark.parametrize("addition", ADDITIONS)

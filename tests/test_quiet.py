@@ -51,6 +51,15 @@ def test_noise_goes_and_everything_else_stays(piece: bytes, shown: bytes | None,
     assert clean(piece, redraws) == (piece if shown is None else shown)
 
 
+def test_answers_that_nobody_waits_for_any_more_do_not_end_a_job_with_javas_calls() -> None:
+    """As Spark 4.0.5 printed it when a job ended whose executor had been cut off the network."""
+    calls = ["\tat scala.concurrent.impl.Promise.run(Promise.scala:504)", "\tat java.lang.Thread.run(Thread.java:840)"]
+    refused = "java.util.concurrent.RejectedExecutionException: Task Future(<not completed>) rejected from x"
+    other = "java.lang.OutOfMemoryError: Java heap space"
+    shown = "\n".join(["before", refused, *calls, "between", other, *calls])
+    assert run(f"err.write({shown.encode()!r})").stderr.decode().splitlines() == ["before", "between", other, *calls]
+
+
 def test_streams_and_status_are_passed_on() -> None:
     completed = run(
         "print('WARNING: Using incubator modules: x', file=sys.stderr)",

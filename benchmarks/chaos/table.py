@@ -111,7 +111,7 @@ def _seconds(seconds: float | None) -> str:
 
 def _shortened(line: str) -> str:
     """A line without the time before it and without what no cell has room for."""
-    line = re.sub(r"^[\d:]+ ", "", line)
+    line = re.sub(r"^[\d:]+ ", "", line).rstrip()
     return line if len(line) <= _LONGEST_CELL else line[: _LONGEST_CELL - 3] + "..."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
@@ -145,6 +146,8 @@ class Learner:
 
     def _loss(self, batch: Batch) -> Tensor:
         images, classes, votes = (to_device(array, self.device) for array in (batch.images, batch.classes, batch.votes))
+        if self.settings.turn_views:
+            images = turned(images)
         inputs = to_input(images, self.architecture.pixel_mean, self.architecture.pixel_std)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             output = self.network(inputs)
@@ -159,6 +162,24 @@ class Learner:
         """Take what ``state_dict`` gave."""
         for name in ("network", "average", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
+
+
+def turned(images: Tensor) -> Tensor:
+    """Square images, each as one of the eight ways in which a square fits onto itself, drawn at random.
+
+    Galaxies have no side up, and a quarter turn moves pixels without mixing them.
+
+    Args:
+        images: shape (views, size, size, channels).
+    """
+    for change in (
+        partial(torch.flip, dims=(1,)),
+        partial(torch.flip, dims=(2,)),
+        partial(torch.transpose, dim0=1, dim1=2),
+    ):
+        changed = to_device(torch.rand(len(images)) < 0.5, images.device).view(-1, 1, 1, 1)
+        images = torch.where(changed, change(images), images)
+    return images.contiguous()  # else the network's inputs would not be channels-last, and it half as fast
 
 
 def _seed_of(*numbers: int) -> int:

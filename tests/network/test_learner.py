@@ -6,6 +6,8 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import horovod.torch as hvd
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.stats import chisquare
 
 from galaxyspark.dataset.read import Batch
+from galaxyspark.network.learner import turned
 from galaxyspark.network.training import start_horovod
 from tests.network.learner_process import SIZES, batch_of, small_learner
 
@@ -50,7 +55,7 @@ def joined_batch() -> Batch:
 
 def test_every_view_counts_the_same_whichever_rank_has_it(of_two_ranks: dict[str, Any]) -> None:
     """Two ranks with 6 and 2 views have the gradient that one process has of all 8."""
-    alone = small_learner(max_gradient_norm=0.0)
+    alone = small_learner(max_gradient_norm=0.0, turn_views=False)
     alone.step(joined_batch(), sum(SIZES), 0, rate=1.0, stop=False)
     for name, weight in alone.network.named_parameters():
         scale = float(weight.grad.abs().max())
@@ -90,6 +95,48 @@ def test_gradients_are_scaled_down_to_the_largest_norm_allowed() -> None:
     scaled = torch.cat([weight.grad.flatten() for weight in clipped.network.parameters()])
     assert float(whole.norm()) > 0.01
     torch.testing.assert_close(scaled, whole * 0.01 / whole.norm(), rtol=1e-3, atol=1e-6)
+
+
+def as_a_square_fits_onto_itself(image: NDArray[Any]) -> list[bytes]:
+    """The eight ways, by numpy."""
+    return [np.rot90(side, turns).tobytes() for side in (image, image[:, ::-1]) for turns in range(4)]
+
+
+def test_every_one_of_the_eight_ways_to_turn_a_view_comes_about_as_often() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (5, 5, 3), np.uint8)
+    torch.manual_seed(1)
+    found = Counter(view.numpy().tobytes() for view in turned(torch.from_numpy(np.stack([image] * 4_000))))
+    assert set(found) == set(as_a_square_fits_onto_itself(image))
+    assert chisquare(list(found.values())).pvalue > 0.001
+
+
+def inputs_of_steps(numbers: Sequence[int], **settings: object) -> list[NDArray[np.uint8]]:
+    """The pixels that the network sees in steps on the same batch."""
+    ours = small_learner(**settings)
+    seen: list[NDArray[np.uint8]] = []
+    mean, std = (np.array(colour) for colour in (ours.architecture.pixel_mean, ours.architecture.pixel_std))
+    ours.network.register_forward_pre_hook(
+        lambda _, arguments: seen.append(
+            np.rint(arguments[0].permute(0, 2, 3, 1).numpy() * std + mean).astype(np.uint8)
+        )
+    )
+    for number in numbers:
+        ours.step(joined_batch(), sum(SIZES), number, rate=1.0, stop=False)
+    return seen
+
+
+def test_views_are_turned_otherwise_in_each_step_and_the_same_when_it_is_made_again() -> None:
+    images = joined_batch().images
+    first, again, next_step = inputs_of_steps([0, 0, 1])
+    for image, view in zip(images, first, strict=True):
+        assert view.tobytes() in as_a_square_fits_onto_itself(image)
+    assert (first == again).all()
+    assert any((view != other).any() for view, other in zip(first, next_step, strict=True))
+
+
+def test_views_stay_as_they_are_where_that_is_asked_for() -> None:
+    (seen,) = inputs_of_steps([0], turn_views=False)
+    assert (seen == joined_batch().images).all()
 
 
 def test_the_average_forgets_a_tenth_a_step_at_first_and_then_as_its_decay_says() -> None:

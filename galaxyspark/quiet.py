@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from typing import IO
 
 _NOISE = (
@@ -34,7 +35,7 @@ _TRACEBACK = b"Traceback (most recent call last):"
 _HOROVOD_ENDED = b"RuntimeError: Horovod detected that one or more processes exited"
 _WHICH_ENDED = b"Process name: "
 _STOPPED_AS_ASKED = re.compile(rb"(?:Exit code: 143|Process \d+ exit with status code 143\.)\s*$")
-_REFUSED = b"java.util.concurrent.RejectedExecutionException: Task Future("
+_REJECTED = b"java.util.concurrent.RejectedExecutionException: Task Future(<not completed>) rejected"
 _PIECE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
 _HEARTBEAT_S = 30.0
 
@@ -78,25 +79,26 @@ class HorovodsTraceback:
         return b"".join(self.held)
 
 
-class SparksLateAnswers:
-    """Drops the stack of Java's calls that Spark prints where it ends while a lost executor still owes it an answer.
+class RejectedFutures:
+    """Drops the error, with its stack, that Spark prints where it stops while an executor owes an answer.
 
-    Nobody waits for that answer any more, and the job has done its work.
+    Spark's threads that would have dealt with it have ended; a lost executor never answers.
     """
 
     def __init__(self) -> None:
         self.inside = False
 
     def filter(self, piece: bytes) -> bytes:
-        """What to show of a piece."""
-        self.inside = piece.startswith(_REFUSED) or (self.inside and piece.startswith(b"\tat "))
+        """What to show of a piece that is not empty."""
+        self.inside = piece.startswith(_REJECTED) or (self.inside and piece.startswith(b"\tat "))
         return b"" if self.inside else piece
 
 
 def _pump(source: IO[bytes], target: IO[bytes], redraws: bool) -> None:
     """Pass the source on until it ends. In a log a bar that is redrawn for long shows a line now and then."""
     pending = b""
-    traceback, late = HorovodsTraceback(), SparksLateAnswers()
+    traceback = HorovodsTraceback()
+    filters = (RejectedFutures().filter, traceback.filter)
     shown_at = time.monotonic()
     while block := os.read(source.fileno(), 4096):
         pending += block
@@ -107,9 +109,16 @@ def _pump(source: IO[bytes], target: IO[bytes], redraws: bool) -> None:
             if piece.endswith(b"\r") and not redraws and time.monotonic() - shown_at > _HEARTBEAT_S:
                 piece = piece[:-1] + b"\n"
                 shown_at = time.monotonic()
-            _write(target, traceback.filter(late.filter(clean(piece, redraws))))
+            _write(target, _filtered(clean(piece, redraws), filters))
         pending = pending[end:]
-    _write(target, traceback.filter(late.filter(clean(pending, redraws=True))) + traceback.rest())
+    _write(target, _filtered(clean(pending, redraws=True), filters) + traceback.rest())
+
+
+def _filtered(piece: bytes, filters: Iterable[Callable[[bytes], bytes]]) -> bytes:
+    """What filters leave of a piece; none sees one of which nothing is left."""
+    for keep in filters:
+        piece = piece and keep(piece)
+    return piece
 
 
 def _write(target: IO[bytes], text: bytes) -> None:

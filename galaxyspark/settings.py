@@ -125,7 +125,7 @@ class TrainSettings:
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the target that is spread evenly over the classes."""
     turn_views: bool = True
-    """Turn every view by some quarter turns and mirror half of them, anew in each epoch."""
+    """Turn every view by some quarter turns and mirror half of them, anew each time it is trained on."""
     class_balance: Annotated[float, Field(ge=0, le=1)] = 0.25
     """How much more a galaxy of a rare class counts: its class's frequency to the power of minus this. 0: all galaxies
     count the same; 1: all classes do."""

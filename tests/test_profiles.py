@@ -85,7 +85,9 @@ def test_spark_knows_every_setting_of_a_profile_and_takes_its_value(read, profil
 
 
 @pytest.mark.parametrize("profile", ["standalone", "yarn", "kubernetes"])
-def test_a_host_that_does_not_answer_is_given_up_after_half_a_minute(spark: SparkSession, read, profile: str) -> None:
+def test_connections_between_executors_are_silent_for_half_a_minute_at_most(
+    spark: SparkSession, read, profile: str
+) -> None:
     """As the part of Spark that asks other executors for blocks has it of the profile."""
     jvm = spark._jvm
     conf = jvm.org.apache.spark.SparkConf(False)
@@ -93,7 +95,7 @@ def test_a_host_that_does_not_answer_is_given_up_after_half_a_minute(spark: Spar
         conf.set(key, value)
     of_blocks = getattr(getattr(jvm.org.apache.spark.network.netty, "SparkTransportConf$"), "MODULE$")
     asked = of_blocks.fromSparkConf(conf, "shuffle", 1, jvm.scala.Option.empty(), jvm.scala.Option.empty())
-    assert asked.connectionTimeoutMs() == 30_000
+    assert (asked.connectionTimeoutMs(), asked.connectionCreationTimeoutMs()) == (30_000, 30_000)
 
 
 @pytest.mark.parametrize("addition", ADDITIONS)

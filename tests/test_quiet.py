@@ -51,13 +51,14 @@ def test_noise_goes_and_everything_else_stays(piece: bytes, shown: bytes | None,
     assert clean(piece, redraws) == (piece if shown is None else shown)
 
 
-def test_answers_that_nobody_waits_for_any_more_do_not_end_a_job_with_javas_calls() -> None:
+@pytest.mark.parametrize("between", [[], ["WARNING: Using incubator modules: x"]])
+def test_messages_that_nobody_waits_for_any_more_do_not_end_a_job_with_javas_calls(between: list[str]) -> None:
     """As Spark 4.0.5 printed it when a job ended whose executor had been cut off the network."""
     calls = ["\tat scala.concurrent.impl.Promise.run(Promise.scala:504)", "\tat java.lang.Thread.run(Thread.java:840)"]
-    refused = "java.util.concurrent.RejectedExecutionException: Task Future(<not completed>) rejected from x"
-    other = "java.lang.OutOfMemoryError: Java heap space"
-    shown = "\n".join(["before", refused, *calls, "between", other, *calls])
-    assert run(f"err.write({shown.encode()!r})").stderr.decode().splitlines() == ["before", "between", other, *calls]
+    rejected = "java.util.concurrent.RejectedExecutionException: Task Future(<not completed>) rejected from x"
+    other = "java.util.concurrent.RejectedExecutionException: Task of another kind"
+    text = "\n".join(["before", rejected, calls[0], *between, calls[1], "after", other, *calls])
+    assert run(f"err.write({text.encode()!r})").stderr.decode().splitlines() == ["before", "after", other, *calls]
 
 
 def test_streams_and_status_are_passed_on() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
@@ -165,21 +164,21 @@ class Learner:
 
 
 def turned(images: Tensor) -> Tensor:
-    """Square images, each as one of the eight ways in which a square fits onto itself, drawn at random.
+    """Flip and transpose every image or not, at random: each of a square's eight symmetries is equally likely.
 
-    Galaxies have no side up, and a quarter turn moves pixels without mixing them.
+    Quarter turns and flips move pixels without mixing them. They make no difference to what a galaxy is, unless its
+    handedness is asked for, which the stored views do not keep either.
 
     Args:
         images: shape (views, size, size, channels).
+
+    Returns:
+        The same shape and type, contiguous: of it come channels-last inputs, others make a network slower.
     """
-    for change in (
-        partial(torch.flip, dims=(1,)),
-        partial(torch.flip, dims=(2,)),
-        partial(torch.transpose, dim0=1, dim1=2),
-    ):
-        changed = to_device(torch.rand(len(images)) < 0.5, images.device).view(-1, 1, 1, 1)
-        images = torch.where(changed, change(images), images)
-    return images.contiguous()  # else the network's inputs would not be channels-last, and it half as fast
+    draws = to_device(torch.rand(3, len(images), 1, 1, 1) < 0.5, images.device)
+    images = torch.where(draws[0], images.flip(1), images)
+    images = torch.where(draws[1], images.flip(2), images)
+    return torch.where(draws[2], images.transpose(1, 2), images).contiguous()
 
 
 def _seed_of(*numbers: int) -> int:

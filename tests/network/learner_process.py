@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
 
@@ -10,6 +11,7 @@ import horovod.torch as hvd  # isort: skip
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from galaxyspark.dataset.read import Batch
@@ -50,6 +52,21 @@ def batch_of(rank: int) -> Batch:
     return Batch(images, random.integers(0, 3, size), np.empty((size, 0), np.float32))
 
 
+def inputs_of(ours: Learner, batch: Batch, numbers: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """The pixels that the network sees in steps on the same batch; every rank has one as large."""
+    seen: list[NDArray[np.uint8]] = []
+    mean, std = (np.array(colour) for colour in (ours.architecture.pixel_mean, ours.architecture.pixel_std))
+
+    def look(_: nn.Module, arguments: tuple[Tensor]) -> None:
+        pixels = arguments[0].permute(0, 2, 3, 1).numpy() * std + mean
+        seen.append(np.rint(pixels).astype(np.uint8))
+
+    ours.network.register_forward_pre_hook(look)  # type: ignore[arg-type]
+    for number in numbers:
+        ours.step(batch, len(batch.images) * hvd.size(), number, rate=1.0, stop=False)
+    return seen
+
+
 def main(file: str) -> None:
     """Write what rank 0 has after its steps."""
     hvd.init()
@@ -61,8 +78,10 @@ def main(file: str) -> None:
     frozen.freeze(True)
     frozen.step(batch_of(hvd.rank()), sum(SIZES), 0, rate=1.0, stop=False)
     learned = [name for name, weight in frozen.network.named_parameters() if frozen.optimizer.state.get(weight)]
+    (views,) = inputs_of(small_learner(turn_views=True), batch_of(1), [0])
+    turned = [torch.from_numpy(of_rank) for of_rank in hvd.allgather_object(views)]
     if hvd.rank() == 0:
-        torch.save({"gradients": gradients, "rates": rates, "learned": learned}, file)
+        torch.save({"gradients": gradients, "rates": rates, "learned": learned, "turned": turned}, file)
 
 
 if __name__ == "__main__":

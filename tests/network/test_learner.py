@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from scipy.stats import chisquare
 from galaxyspark.dataset.read import Batch
 from galaxyspark.network.learner import turned
 from galaxyspark.network.training import start_horovod
-from tests.network.learner_process import SIZES, batch_of, small_learner
+from tests.network.learner_process import SIZES, batch_of, inputs_of, small_learner
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +61,14 @@ def test_every_view_counts_the_same_whichever_rank_has_it(of_two_ranks: dict[str
         torch.testing.assert_close(of_two_ranks["gradients"][name], weight.grad, rtol=0, atol=0.02 * scale, msg=name)
 
 
+def test_ranks_turn_views_each_in_their_own_way(of_two_ranks: dict[str, Any]) -> None:
+    first, second = of_two_ranks["turned"]
+    assert first.shape == second.shape
+    assert (first != second).any()
+    images = batch_of(1).images
+    assert all(view.numpy().tobytes() in symmetries(image) for view, image in zip(second, images, strict=True))
+
+
 def test_the_rate_grows_with_the_root_of_the_number_of_ranks(of_two_ranks: dict[str, Any]) -> None:
     assert of_two_ranks["rates"] == [pytest.approx(1e-3 * math.sqrt(2))]
 
@@ -97,45 +104,32 @@ def test_gradients_are_scaled_down_to_the_largest_norm_allowed() -> None:
     torch.testing.assert_close(scaled, whole * 0.01 / whole.norm(), rtol=1e-3, atol=1e-6)
 
 
-def as_a_square_fits_onto_itself(image: NDArray[Any]) -> list[bytes]:
-    """The eight ways, by numpy."""
+def symmetries(image: NDArray[Any]) -> list[bytes]:
+    """The eight of a square, by numpy."""
     return [np.rot90(side, turns).tobytes() for side in (image, image[:, ::-1]) for turns in range(4)]
 
 
-def test_every_one_of_the_eight_ways_to_turn_a_view_comes_about_as_often() -> None:
+def test_each_symmetry_of_a_square_comes_about_as_often() -> None:
     image = np.random.default_rng(1).integers(0, 256, (5, 5, 3), np.uint8)
     torch.manual_seed(1)
-    found = Counter(view.numpy().tobytes() for view in turned(torch.from_numpy(np.stack([image] * 4_000))))
-    assert set(found) == set(as_a_square_fits_onto_itself(image))
+    views = turned(torch.from_numpy(np.stack([image] * 4_000)))
+    assert views.is_contiguous()
+    found = Counter(view.numpy().tobytes() for view in views)
+    assert set(found) == set(symmetries(image))
     assert chisquare(list(found.values())).pvalue > 0.001
 
 
-def inputs_of_steps(numbers: Sequence[int], **settings: object) -> list[NDArray[np.uint8]]:
-    """The pixels that the network sees in steps on the same batch."""
-    ours = small_learner(**settings)
-    seen: list[NDArray[np.uint8]] = []
-    mean, std = (np.array(colour) for colour in (ours.architecture.pixel_mean, ours.architecture.pixel_std))
-    ours.network.register_forward_pre_hook(
-        lambda _, arguments: seen.append(
-            np.rint(arguments[0].permute(0, 2, 3, 1).numpy() * std + mean).astype(np.uint8)
-        )
-    )
-    for number in numbers:
-        ours.step(joined_batch(), sum(SIZES), number, rate=1.0, stop=False)
-    return seen
-
-
 def test_views_are_turned_otherwise_in_each_step_and_the_same_when_it_is_made_again() -> None:
-    images = joined_batch().images
-    first, again, next_step = inputs_of_steps([0, 0, 1])
-    for image, view in zip(images, first, strict=True):
-        assert view.tobytes() in as_a_square_fits_onto_itself(image)
+    batch = joined_batch()
+    first, again, next_step = inputs_of(small_learner(turn_views=True), batch, [0, 0, 1])
+    for image, view in zip(batch.images, first, strict=True):
+        assert view.tobytes() in symmetries(image)
     assert (first == again).all()
-    assert any((view != other).any() for view, other in zip(first, next_step, strict=True))
+    assert (first != next_step).any()
 
 
 def test_views_stay_as_they_are_where_that_is_asked_for() -> None:
-    (seen,) = inputs_of_steps([0], turn_views=False)
+    (seen,) = inputs_of(small_learner(turn_views=False), joined_batch(), [0])
     assert (seen == joined_batch().images).all()
 
 

@@ -169,6 +169,20 @@ def test_going_on_with_other_settings_is_refused(run: Path) -> None:
     assert trainer_of(job_of(run, batch_size=32, resume=False)).step == 0
 
 
+def test_a_checkpoint_from_before_a_setting_goes_on_as_training_was_then(run: Path) -> None:
+    stopped = trainer_of(job_of(run, turn_views=False))
+    stop_before(stopped, 2)
+    with pytest.raises(UserError):
+        stopped.run_epochs()
+    content = stopped.checkpoints.newest()
+    assert content
+    del content["identity"]["turn_views"]
+    stopped.checkpoints.write(2, content)
+    assert trainer_of(job_of(run, turn_views=False)).step == 2
+    with pytest.raises(UserError, match=r"had turn_views False, not True"):
+        trainer_of(job_of(run, turn_views=True))
+
+
 def test_replaced_views_are_trained_on_from_the_start(run: Path) -> None:
     stopped = trainer_of(job_of(run))
     stop_before(stopped, 2)

@@ -93,7 +93,8 @@ def seen_of(row: Row) -> str:
     if not row.shown:
         return "nothing"
     first, *others = (_shortened(line) for line in row.shown)
-    return f"`{first}`" + (f" and {len(others)} more lines" if others else "")
+    more = f" and {len(others)} more line" + "s" * (len(others) > 1)
+    return f"`{first}`" + (more if others else "")
 
 
 def _figures(row: Row) -> tuple[str, ...]:

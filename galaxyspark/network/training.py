@@ -48,7 +48,7 @@ from galaxyspark.views.augment import ViewRecipe
 STOPPED = 143
 """Exit status of a rank after SIGTERM, as shells have it; horovodrun's own is then 1."""
 _SLOW_STEPS, _TIMED_STEPS = 4, 16  # the first ones are slower: memory is allocated, kernels are chosen
-_WITHOUT = {"turn_views": False}
+_BEFORE_ITS_SETTING = {"turn_views": False}
 """What a training did before there were these settings, for checkpoints that do not have them."""
 _MAY_CHANGE = (
     "epochs",
@@ -187,7 +187,7 @@ def starting_point(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> di
     before, now = found["identity"], _identity(job, data)
     if before["views"] != now["views"]:
         return None
-    before = _WITHOUT | before
+    before = _BEFORE_ITS_SETTING | before
     for name, value in now.items():
         if before.get(name) != value:
             raise UserError(

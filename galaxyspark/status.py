@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from galaxyspark.errors import UserError
-from galaxyspark.network.progress import unfinished_training
+from galaxyspark.network.progress import SETTINGS_TO_GO_ON_WITH, unfinished_training
 from galaxyspark.report.wording import date, duration
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import STAGES
@@ -24,6 +24,7 @@ State = Literal["done", "outdated", "running", "stopped", "not yet"]
 Manifest = Mapping[str, Any]
 
 _COLUMNS = ("stage", "state", "published", "ago", "took", "rate")
+_PIPELINE = "settings/pipeline.yaml"
 _LOOK_AT = ("report/index.html", "catalogue.csv", "metrics.json")
 
 
@@ -74,17 +75,17 @@ def next_steps(run: RunDirectory, statuses: Sequence[StageStatus]) -> list[str]:
     if not unfinished:
         found = [run.place(name) for name in _LOOK_AT if run.has(name)]
         return ["All is done. Look at:", *(f"  {path}" for path in found)]
-    first, has_pipeline = unfinished[0], run.has("settings/pipeline.yaml")
+    first, has_pipeline = unfinished[0], run.has(_PIPELINE)
     if first.state == "running":
         return [f"Next: wait for {first.stage}, which is running."]
     if first.stage == "simulate" and first.state == "not yet":
         if has_pipeline:
-            return ["Next:", _command(run, "pipeline", _config(run, "pipeline"))]
+            return ["Next:", _command(run, "pipeline", _config(run, _PIPELINE))]
         own = _command(run, "augment", "--images DIR --labels CSV")
         return ["Next, with galaxies of your own:", own, "or with simulated ones:", _command(run, "simulate")]
     lines = ["Next:", _command_for(run, first, statuses)]
     if has_pipeline and len(unfinished) > 1:
-        everything = f"--start-at {first.stage} {_config(run, 'pipeline')}"
+        everything = f"--start-at {first.stage} {_config(run, _PIPELINE)}"
         lines += ["or this, and all that comes after it:", _command(run, "pipeline", everything)]
     return lines
 
@@ -275,10 +276,13 @@ def _headline(run: RunDirectory) -> list[str]:
 def _command_for(run: RunDirectory, status: StageStatus, statuses: Sequence[StageStatus]) -> str:
     """The command that runs a stage: with its settings of the last time, the pipeline's, or the flags it needs."""
     ranks = status.manifest.get("ranks")  # which no settings tell submit.sh
+    files = [f"settings/{status.stage}.yaml", _PIPELINE]
+    [views] = (other.manifest.get("id") for other in statuses if other.stage == "augment")
+    if status.stage == "train" and (found := unfinished_training(run, views)):
+        ranks, files = found[0].ranks, [SETTINGS_TO_GO_ON_WITH, *files]
     stage = f"{status.stage} -np {ranks}" if ranks else status.stage
-    for name in (status.stage, "pipeline"):
-        if run.has(f"settings/{name}.yaml"):
-            return _command(run, stage, _config(run, name))
+    for file in filter(run.has, files):
+        return _command(run, stage, _config(run, file))
     flags = {"augment": "--images DIR --labels CSV", "predict": "--new-images DIR"}
     if any(other.stage == "simulate" for other in statuses):
         simulated = shlex.quote(str(run.place("simulated")))
@@ -294,5 +298,5 @@ def _command(run: RunDirectory, command: str, flags: str = "") -> str:
     return f"  ./submit.sh {' '.join(filter(None, (command, flags)))} --run {shlex.quote(str(run.root))}"
 
 
-def _config(run: RunDirectory, name: str) -> str:
-    return f"--config {shlex.quote(str(run.place(f'settings/{name}.yaml')))}"
+def _config(run: RunDirectory, file: str) -> str:
+    return f"--config {shlex.quote(str(run.place(file)))}"

@@ -242,11 +242,10 @@ def test_who_looks_keeps_no_stage_from_starting(run: RunDirectory) -> None:
     assert states(run)["extract"] == "done"
 
 
-def write_checkpoint(run: RunDirectory, step: int, **other: Any) -> None:
+def write_checkpoint(run: RunDirectory, step: int, train: TrainSettings | None = None, **other: Any) -> None:
     told: dict[str, Any] = {"views": run.manifest("augment")["id"], "finished": False} | other
-    write_progress(
-        run.path("checkpoints"), Progress(**told, step=step, steps_per_epoch=100, total_steps=3_000, history=[])
-    )
+    progress = Progress(**told, step=step, steps_per_epoch=100, total_steps=3_000, history=[])
+    write_progress(run.path("checkpoints"), progress, TrainJob(run=run.root, train=train or TrainSettings()))
 
 
 def test_a_training_that_was_asked_to_stop_is_shown_with_how_far_it_has_come(run: RunDirectory) -> None:
@@ -261,6 +260,16 @@ def test_a_training_that_was_asked_to_stop_is_shown_with_how_far_it_has_come(run
     assert re.fullmatch(progress, where)
     publish(run, "train", "augment")
     assert (states(run)["train"], remarks(run, "train")[0]) == ("done", "a later attempt was stopped")
+
+
+def test_a_training_that_was_stopped_goes_on_with_its_own_settings_and_ranks(run: RunDirectory) -> None:
+    publish(run, "augment", job=AugmentJob(run=run.root, images="/sky/images", labels="/sky/votes.csv"))
+    write_checkpoint(run, 250, TrainSettings(weights="none", epochs=7, resume=False), ranks=3)
+    command = shlex.split(show_status(run.root)[-1])
+    assert command[:5] == ["./submit.sh", "train", "-np", "3", "--config"]
+    again = parse(TrainJob, command[4:])
+    # Not as it was asked for: that would start over.
+    assert again == TrainJob(run=run.root, train=TrainSettings(weights="none", epochs=7, resume=True))
 
 
 def test_a_running_training_is_shown_with_how_far_it_has_come(

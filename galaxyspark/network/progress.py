@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from galaxyspark.command_line import to_yaml
 from galaxyspark.run_directory import RunDirectory
+from galaxyspark.settings import TrainJob
 from galaxyspark.storage import write_atomically
 
-_FILE = "progress.json"
+_FILE, _SETTINGS = "progress.json", "settings.yaml"
+
+SETTINGS_TO_GO_ON_WITH = f"checkpoints/{_SETTINGS}"
+"""Where in a run the settings are of the training whose checkpoints are there."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Progress:
         steps_per_epoch: Steps of an epoch.
         total_steps: Steps planned.
         history: What history.jsonl is to have of the epochs that are over, a row each.
+        ranks: How many have made it.
     """
 
     views: str
@@ -33,6 +39,7 @@ class Progress:
     steps_per_epoch: int
     total_steps: int
     history: list[dict[str, Any]]
+    ranks: int = 1
 
     @property
     def where(self) -> str:
@@ -41,8 +48,10 @@ class Progress:
         return f"epoch {epoch:,} of {epochs:,}, step {self.step:,} of {self.total_steps:,}"
 
 
-def write_progress(checkpoints: Path, progress: Progress) -> None:
-    """Say in the directory of the checkpoints what the newest of them holds."""
+def write_progress(checkpoints: Path, progress: Progress, job: TrainJob) -> None:
+    """Say in the directory of the checkpoints what the newest of them holds, and with what settings it goes on."""
+    going_on = replace(job, train=replace(job.train, resume=True))
+    write_atomically(checkpoints / _SETTINGS, to_yaml(going_on))
     write_atomically(checkpoints / _FILE, json.dumps(asdict(progress)))
 
 
@@ -68,4 +77,5 @@ def unfinished_training(run: RunDirectory, views: str | None) -> tuple[Progress,
 
 def clear_progress(checkpoints: Path) -> None:
     """Forget it, as the checkpoints are removed."""
-    (checkpoints / _FILE).unlink(missing_ok=True)
+    for name in (_FILE, _SETTINGS):
+        (checkpoints / name).unlink(missing_ok=True)

@@ -410,10 +410,9 @@ class Trainer:
         }
         self.checkpoints.write(self.step, content)
         plan = self.plan
-        progress = Progress(
-            identity["views"], finished, self.step, plan.steps_per_epoch, plan.total_steps, self.history
-        )
-        write_progress(self.checkpoints.directory, progress)
+        views, ranks = identity["views"], hvd.size()
+        progress = Progress(views, finished, self.step, plan.steps_per_epoch, plan.total_steps, self.history, ranks)
+        write_progress(self.checkpoints.directory, progress, self.job)
         self._keep(finished)
         self.checkpoint_at = time.monotonic()
 

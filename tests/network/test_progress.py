@@ -9,6 +9,7 @@ import pytest
 
 from galaxyspark.network.checkpoints import Checkpoints
 from galaxyspark.network.progress import Progress, clear_progress, read_progress, write_progress
+from galaxyspark.settings import TrainJob
 
 
 def test_a_real_training_says_what_its_checkpoint_holds(finished_run: Path) -> None:
@@ -28,9 +29,8 @@ def test_a_real_training_says_what_its_checkpoint_holds(finished_run: Path) -> N
 
 @pytest.mark.parametrize(("step", "epoch"), [(1, 1), (99, 1), (100, 1), (101, 2), (2_999, 30), (3_000, 30)])
 def test_the_epoch_is_the_one_of_the_last_step(step: int, epoch: int, tmp_path: Path) -> None:
-    write_progress(
-        tmp_path, Progress("id", finished=False, step=step, steps_per_epoch=100, total_steps=3_000, history=[])
-    )
+    progress = Progress("id", finished=False, step=step, steps_per_epoch=100, total_steps=3_000, history=[])
+    write_progress(tmp_path, progress, TrainJob(run=tmp_path))
     found = read_progress(tmp_path)
     assert found is not None
     assert found[0].where == f"epoch {epoch} of 30, step {step:,} of 3,000"
@@ -39,6 +39,7 @@ def test_the_epoch_is_the_one_of_the_last_step(step: int, epoch: int, tmp_path: 
 @pytest.mark.parametrize("content", ["", "not JSON", "[]", '{"step": 3}'])
 def test_what_cannot_be_read_says_nothing(content: str, tmp_path: Path) -> None:
     assert read_progress(tmp_path) is None
+    write_progress(tmp_path, Progress("id", False, 1, 100, 3_000, []), TrainJob(run=tmp_path))
     (tmp_path / "progress.json").write_text(content)
     assert read_progress(tmp_path) is None
     clear_progress(tmp_path)

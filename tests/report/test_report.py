@@ -25,7 +25,7 @@ from galaxyspark.report import drawing
 from galaxyspark.report.original import ORIGINAL
 from galaxyspark.report.page import write_report
 from galaxyspark.report.wording import duration, rate
-from galaxyspark.settings import ReportJob
+from galaxyspark.settings import ReportJob, TrainJob
 from galaxyspark.summary import CLASSIFIERS
 from tests.report.handmade import (
     CLASSES,
@@ -424,7 +424,8 @@ def test_a_run_stopped_in_training_shows_what_there_is(tmp_path: Path) -> None:
         (tmp_path / "manifests" / f"{stage}.json").unlink()
     for name in ("history.jsonl", "metrics.json", "predictions.parquet"):
         (tmp_path / name).unlink()
-    write_progress(tmp_path / "checkpoints", Progress("id of augment", False, 27, 9, 270, history))
+    progress = Progress("id of augment", False, 27, 9, 270, history)
+    write_progress(tmp_path / "checkpoints", progress, TrainJob(run=tmp_path))
     reader = PageReader(report_html(tmp_path))
     assert "Training has not ended: epoch 3 of 30, step 27 of 270." in reader.section_text["learning"]
     assert [row[0] for row in reader.cells["table-history"][1:]] == ["1", "2 (chosen)", "3"]
@@ -461,7 +462,7 @@ def test_progress_of_other_views_or_of_an_ended_training_is_none(tmp_path: Path)
     make_run(tmp_path)
     (tmp_path / "history.jsonl").unlink()
     for progress in (Progress("id of augment", True, 27, 9, 27, []), Progress("others", False, 27, 9, 270, [])):
-        write_progress(tmp_path / "checkpoints", progress)
+        write_progress(tmp_path / "checkpoints", progress, TrainJob(run=tmp_path))
         assert "Training has not ended" not in PageReader(report_html(tmp_path)).section_text["learning"]
 
 

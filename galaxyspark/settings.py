@@ -114,7 +114,7 @@ class TrainSettings:
     """Plan fewer steps where the epochs would take longer than this, in minutes without validation; 0: no limit."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Most views in one step of one rank."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 2.5e-4
     """Peak learning rate of AdamW for one rank; multiplied by the square root of the number of ranks."""
     pretrained_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Learning rate of layers that come with --weights, as a share of the new last layers'."""

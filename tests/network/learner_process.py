@@ -40,7 +40,8 @@ def small_learner(**settings: object) -> Learner:
     """A learner of the small network."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(learner, "build_network", lambda *_: Small())
-        all_settings = TrainSettings(**{"network": "resnet18", "weights": "none"} | settings)  # type: ignore[arg-type]
+        of_all = {"network": "resnet18", "weights": "none", "learning_rate": 1e-3}
+        all_settings = TrainSettings(**of_all | settings)  # type: ignore[arg-type]
         return Learner(all_settings, ClassesObjective([1.0, 2.0, 0.5]), seed=5, device=torch.device("cpu"))
 
 

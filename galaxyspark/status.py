@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from galaxyspark.errors import UserError
-from galaxyspark.network.progress import SETTINGS_TO_GO_ON_WITH, unfinished_training
+from galaxyspark.network.progress import SETTINGS_TO_GO_ON_WITH, Progress, unfinished_training
 from galaxyspark.report.wording import date, duration
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import STAGES
@@ -37,12 +37,14 @@ class StageStatus:
         state: outdated: what it has read was replaced since; stopped: begun, not running now, and not published.
         manifest: As it was published, perhaps by an older version; empty where nothing is published.
         remarks: What is to be said of the state.
+        going_on: The training that train would go on with, where there is one.
     """
 
     stage: str
     state: State
     manifest: Manifest
     remarks: tuple[str, ...] = ()
+    going_on: Progress | None = None
 
 
 def show_status(root: Path) -> list[str]:
@@ -64,7 +66,11 @@ def stage_statuses(run: RunDirectory) -> list[StageStatus]:
     running = {stage for stage in STAGES if run.is_running(stage)}
     published = run.published()
     outdated = _outdated(run, published)
-    statuses = [_status(run, stage, published, outdated, stage in running) for stage in STAGES]
+    training = unfinished_training(run, published.get("augment", {}).get("id"))
+    statuses = [
+        _status(run, stage, published, outdated, stage in running, training if stage == "train" else None)
+        for stage in STAGES
+    ]
     has_simulate = _is_simulated(statuses)
     return [status for status in statuses if status.stage != "simulate" or has_simulate]
 
@@ -85,8 +91,10 @@ def next_steps(run: RunDirectory, statuses: Sequence[StageStatus]) -> list[str]:
         return ["Next, with galaxies of your own:", own, "or with simulated ones:", _command(run, "simulate")]
     lines = ["Next:", _command_for(run, first, statuses)]
     if has_pipeline and len(unfinished) > 1:
-        everything = f"--start-at {first.stage} {_config(run, _PIPELINE)}"
-        lines += ["or this, and all that comes after it:", _command(run, "pipeline", everything)]
+        # A training that has begun goes on with its own settings, which may not be the pipeline's.
+        start, how = (unfinished[1], "and then") if first.going_on else (first, "or this, and")
+        everything = f"--start-at {start.stage} {_config(run, _PIPELINE)}"
+        lines += [f"{how} all that comes after it:", _command(run, "pipeline", everything)]
     return lines
 
 
@@ -96,21 +104,25 @@ def _status(
     published: Mapping[str, Manifest],
     outdated: Mapping[str, Sequence[str]],
     is_running: bool,
+    training: tuple[Progress, float] | None,
 ) -> StageStatus:
-    training = _training(run, published) if stage == "train" else ""
+    where = f"{training[0].where}; the newest checkpoint is {_span(time.time() - training[1])} old" if training else ""
     broke_off = bool(run.leftovers(stage))
     remarks: list[str] = []
     if is_running:
         remarks += ["what was published before stays until it ends"] if stage in published else []
-        remarks += [training] if training else []
+        remarks += [where] if training else []
     else:
         remarks += outdated.get(stage, ())
         if broke_off or training:
             how = "broke off" if broke_off else "was stopped"
             remarks.append(f"a later attempt {how}" if stage in published else f"{how}, nothing is published")
-        remarks += [f"with the same settings it goes on from {training}"] if training else []
+        if training:
+            has_settings = run.has(SETTINGS_TO_GO_ON_WITH)
+            settings = SETTINGS_TO_GO_ON_WITH if has_settings else "the same settings"
+            remarks.append(f"with {settings} it goes on from {where}")
     state = _state(stage in published, stage in outdated, is_running, broke_off or bool(training))
-    return StageStatus(stage, state, published.get(stage, {}), tuple(remarks))
+    return StageStatus(stage, state, published.get(stage, {}), tuple(remarks), training and training[0])
 
 
 def _state(is_published: bool, is_outdated: bool, is_running: bool, has_begun: bool) -> State:
@@ -133,15 +145,6 @@ def _outdated(run: RunDirectory, published: Mapping[str, Manifest]) -> dict[str,
             reasons[stage] = [f"run again since: {', '.join(again)}"] if again else []
             reasons[stage] += [f"built on what is outdated: {', '.join(outdated)}"] if outdated else []
     return reasons
-
-
-def _training(run: RunDirectory, published: Mapping[str, Manifest]) -> str:
-    """How far a training has come that is not finished; empty where training would begin anew."""
-    found = unfinished_training(run, published.get("augment", {}).get("id"))
-    if found is None:
-        return ""
-    progress, written_at = found
-    return f"{progress.where}; the newest checkpoint is {_span(time.time() - written_at)} old"
 
 
 def _is_simulated(statuses: Sequence[StageStatus]) -> bool:
@@ -274,13 +277,14 @@ def _headline(run: RunDirectory) -> list[str]:
 
 
 def _command_for(run: RunDirectory, status: StageStatus, statuses: Sequence[StageStatus]) -> str:
-    """The command that runs a stage: with its settings of the last time, the pipeline's, or the flags it needs."""
-    ranks = status.manifest.get("ranks")  # which no settings tell submit.sh
-    files = [f"settings/{status.stage}.yaml", _PIPELINE]
-    [views] = (other.manifest.get("id") for other in statuses if other.stage == "augment")
-    if status.stage == "train" and (found := unfinished_training(run, views)):
-        ranks, files = found[0].ranks, [SETTINGS_TO_GO_ON_WITH, *files]
-    stage = f"{status.stage} -np {ranks}" if ranks else status.stage
+    """The command that runs a stage: with what it goes on with, the last time's settings, the pipeline's, or flags."""
+    ranks = status.manifest.get("ranks")  # which, like the launcher, no settings tell submit.sh
+    files, launcher = [f"settings/{status.stage}.yaml", _PIPELINE], ""
+    if status.going_on:
+        files = [SETTINGS_TO_GO_ON_WITH, *files]
+        ranks = status.going_on.ranks or ranks
+        launcher = "--launcher spark" if status.going_on.launcher == "spark" else ""
+    stage = " ".join(filter(None, (status.stage, f"-np {ranks}" if ranks else "", launcher)))
     for file in filter(run.has, files):
         return _command(run, stage, _config(run, file))
     flags = {"augment": "--images DIR --labels CSV", "predict": "--new-images DIR"}

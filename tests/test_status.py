@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from galaxyspark.command_line import parse
+from galaxyspark.command_line import parse, to_yaml
 from galaxyspark.network.progress import Progress, write_progress
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import (
@@ -253,7 +253,8 @@ def test_a_training_that_was_asked_to_stop_is_shown_with_how_far_it_has_come(run
     write_checkpoint(run, 250)
     assert states(run)["train"] == "stopped"
     progress = (
-        r"with the same settings it goes on from epoch 3 of 30, step 250 of 3,000; the newest checkpoint is \d s old"
+        r"with checkpoints/settings.yaml it goes on from epoch 3 of 30, step 250 of 3,000; "
+        r"the newest checkpoint is \d s old"
     )
     stopped, where = remarks(run, "train")
     assert stopped == "was stopped, nothing is published"
@@ -264,12 +265,44 @@ def test_a_training_that_was_asked_to_stop_is_shown_with_how_far_it_has_come(run
 
 def test_a_training_that_was_stopped_goes_on_with_its_own_settings_and_ranks(run: RunDirectory) -> None:
     publish(run, "augment", job=AugmentJob(run=run.root, images="/sky/images", labels="/sky/votes.csv"))
+    publish(run, "train", "augment", ranks=2)
+    publish(run, "augment", job=AugmentJob(run=run.root, images="/sky/images", labels="/sky/votes.csv"))
+    settings = PipelineJob(run=run.root, images="/sky/images", labels="/sky/votes.csv", train=TrainSettings(epochs=9))
+    run.path("settings/pipeline.yaml").write_text(to_yaml(settings))
     write_checkpoint(run, 250, TrainSettings(weights="none", epochs=7, resume=False), ranks=3)
-    command = shlex.split(show_status(run.root)[-1])
+    lines = show_status(run.root)
+    command, afterwards = commands(lines)
     assert command[:5] == ["./submit.sh", "train", "-np", "3", "--config"]
     again = parse(TrainJob, command[4:])
-    # Not as it was asked for: that would start over.
-    assert again == TrainJob(run=run.root, train=TrainSettings(weights="none", epochs=7, resume=True))
+    # To resume is not as it was asked for: that would start over.
+    assert again == TrainJob(run=run.root, ranks=3, train=TrainSettings(weights="none", epochs=7, resume=True))
+    assert lines[-2] == "and then all that comes after it:"
+    assert afterwards[:4] == ["./submit.sh", "pipeline", "--start-at", "extract"]
+
+
+def test_a_training_in_executors_goes_on_there(run: RunDirectory) -> None:
+    publish(run, "augment", job=AugmentJob(run=run.root, images="/sky/images", labels="/sky/votes.csv"))
+    write_checkpoint(run, 250, ranks=2, launcher="spark")
+    [command] = commands(show_status(run.root))
+    assert command[:7] == ["./submit.sh", "train", "-np", "2", "--launcher", "spark", "--config"]
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_of_a_checkpoint_of_an_older_version_settings_and_ranks_are_those_published(
+    ranks: int | None, run: RunDirectory
+) -> None:
+    publish(run, "augment", job=AugmentJob(run=run.root, images="/sky/images", labels="/sky/votes.csv"))
+    if ranks:
+        publish(run, "train", "augment", ranks=ranks)
+        publish(run, "augment", job=AugmentJob(run=run.root, images="/sky/images", labels="/sky/votes.csv"))
+    write_checkpoint(run, 250)
+    run.path("checkpoints/settings.yaml").unlink()
+    told = json.loads(run.path("checkpoints/progress.json").read_text())
+    del told["ranks"], told["launcher"]
+    run.path("checkpoints/progress.json").write_text(json.dumps(told))
+    expected = ["-np", str(ranks), "--config", f"{run.root}/settings/train.yaml"] if ranks else []
+    assert commands(show_status(run.root)) == [["./submit.sh", "train", *expected, "--run", str(run.root)]]
+    assert remarks(run, "train")[-1].startswith("with the same settings it goes on from epoch 3 of 30")
 
 
 def test_a_running_training_is_shown_with_how_far_it_has_come(

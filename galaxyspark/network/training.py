@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import threading
@@ -37,7 +38,7 @@ from galaxyspark.network.learner import Learner, NotFiniteError
 from galaxyspark.network.model import save_model
 from galaxyspark.network.networks import ARCHITECTURES, build_network
 from galaxyspark.network.objectives import ClassesObjective, Objective, VotesObjective, class_weights
-from galaxyspark.network.progress import Progress, clear_progress, write_progress
+from galaxyspark.network.progress import SETTINGS_TO_GO_ON_WITH, Progress, clear_progress, write_progress
 from galaxyspark.network.schedule import Plan
 from galaxyspark.network.validation import HIGHER_IS_BETTER, Validation, sums_of
 from galaxyspark.run_directory import RunDirectory, versions
@@ -192,9 +193,14 @@ def starting_point(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> di
         if before.get(name) != value:
             raise UserError(
                 f"{checkpoints.directory}: the training that was stopped there had {name} {before.get(name)}, not "
-                f"{value}. Go on with the same settings, or start over with --no-resume."
+                f"{value}. Go on with {_settings_of_before(run)}, or start over with --no-resume."
             )
     return found
+
+
+def _settings_of_before(run: RunDirectory) -> str:
+    has_file = run.has(SETTINGS_TO_GO_ON_WITH)
+    return f"--config {shlex.quote(str(run.place(SETTINGS_TO_GO_ON_WITH)))}" if has_file else "the same settings"
 
 
 def _identity(job: TrainJob, data: dict[str, Any]) -> dict[str, Any]:
@@ -410,8 +416,16 @@ class Trainer:
         }
         self.checkpoints.write(self.step, content)
         plan = self.plan
-        views, ranks = identity["views"], hvd.size()
-        progress = Progress(views, finished, self.step, plan.steps_per_epoch, plan.total_steps, self.history, ranks)
+        progress = Progress(
+            views=identity["views"],
+            finished=finished,
+            step=self.step,
+            steps_per_epoch=plan.steps_per_epoch,
+            total_steps=plan.total_steps,
+            history=self.history,
+            ranks=hvd.size(),
+            launcher=self.job.launcher,
+        )
         write_progress(self.checkpoints.directory, progress, self.job)
         self._keep(finished)
         self.checkpoint_at = time.monotonic()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from galaxyspark.command_line import parse
 from galaxyspark.network.checkpoints import Checkpoints
 from galaxyspark.network.progress import Progress, clear_progress, read_progress, write_progress
 from galaxyspark.settings import TrainJob
@@ -20,6 +22,11 @@ def test_a_real_training_says_what_its_checkpoint_holds(finished_run: Path) -> N
     progress, written_at = found
     assert (progress.step, progress.finished) == (content["step"], True)
     assert progress.views == content["identity"]["views"]
+    assert (progress.ranks, progress.launcher) == (2, "horovodrun")
+    published = parse(TrainJob, ["--config", str(finished_run / "settings" / "train.yaml")])
+    going_on = parse(TrainJob, ["--config", str(finished_run / "checkpoints" / "settings.yaml")])
+    assert going_on == replace(published, ranks=2)
+    assert published.train.resume
     assert progress.history == [json.loads(line) for line in (finished_run / "history.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in progress.history]
     assert progress.where == f"epoch 2 of 2, step {steps[-1]} of {steps[-1]}"

@@ -163,7 +163,8 @@ def test_going_on_with_other_settings_is_refused(run: Path) -> None:
     stop_before(stopped, 2)
     with pytest.raises(UserError):
         stopped.run_epochs()
-    with pytest.raises(UserError, match=r"had batch_size 64, not 32. Go on with the same .*--no-resume"):
+    said = r"had batch_size 64, not 32. Go on with --config .*checkpoints/settings.yaml.*, or .*--no-resume"
+    with pytest.raises(UserError, match=said):
         trainer_of(job_of(run, batch_size=32))
     assert trainer_of(job_of(run, epochs=5)).step == 2
     assert trainer_of(job_of(run, batch_size=32, resume=False)).step == 0

@@ -78,9 +78,12 @@ def stage_statuses(run: RunDirectory) -> list[StageStatus]:
 def next_steps(run: RunDirectory, statuses: Sequence[StageStatus]) -> list[str]:
     """The command for the first stage that is not done; where all are, what to look at."""
     unfinished = [status for status in statuses if status.state != "done"]
+    # That a later training was stopped leaves what was published before as it is.
+    later = [_command_for(run, status, statuses) for status in statuses if status.state == "done" and status.going_on]
+    also = ["or, to go on with the training that was stopped:", *later] if later else []
     if not unfinished:
         found = [run.place(name) for name in _LOOK_AT if run.has(name)]
-        return ["All is done. Look at:", *(f"  {path}" for path in found)]
+        return ["All is done. Look at:", *(f"  {path}" for path in found), *also]
     first, has_pipeline = unfinished[0], run.has(_PIPELINE)
     if first.state == "running":
         return [f"Next: wait for {first.stage}, which is running."]
@@ -95,7 +98,7 @@ def next_steps(run: RunDirectory, statuses: Sequence[StageStatus]) -> list[str]:
         start, how = (unfinished[1], "and then") if first.going_on else (first, "or this, and")
         everything = f"--start-at {start.stage} {_config(run, _PIPELINE)}"
         lines += [f"{how} all that comes after it:", _command(run, "pipeline", everything)]
-    return lines
+    return lines + also
 
 
 def _status(

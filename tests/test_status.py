@@ -261,6 +261,10 @@ def test_a_training_that_was_asked_to_stop_is_shown_with_how_far_it_has_come(run
     assert re.fullmatch(progress, where)
     publish(run, "train", "augment")
     assert (states(run)["train"], remarks(run, "train")[0]) == ("done", "a later attempt was stopped")
+    settings = str(run.path("checkpoints/settings.yaml"))
+    extract, go_on = commands(show_status(run.root))
+    assert extract[1] == "extract"
+    assert go_on == ["./submit.sh", "train", "--config", settings, "--run", str(run.root)]
 
 
 def test_a_training_that_was_stopped_goes_on_with_its_own_settings_and_ranks(run: RunDirectory) -> None:

@@ -128,11 +128,11 @@ def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
     Raises:
         UserError: As ``train`` would, later.
     """
+    starting_point(job, run, data)  # before weights are downloaded that a stopped training did not start from
     build_network(job.train.network, make_objective(job.train, data).num_outputs, job.train.weights)
     split = _split(job, run, data, "train", torch.device("cpu"))
     TrainingViews(split, job.train.batch_size, Shard(0, job.ranks), job.seed)
     _require_validation(run, data)
-    starting_point(job, run, data)
 
 
 def _require_validation(run: RunDirectory, data: dict[str, Any]) -> None:
@@ -189,12 +189,12 @@ def starting_point(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> di
     if before["views"] != now["views"]:
         return None
     before = _BEFORE_ITS_SETTING | before
-    for name, value in now.items():
-        if before.get(name) != value:
-            raise UserError(
-                f"{checkpoints.directory}: the training that was stopped there had {name} {before.get(name)}, not "
-                f"{value}. Go on with {_settings_of_before(run)}, or start over with --no-resume."
-            )
+    others = [f"{name} {before.get(name)}, not {now[name]}" for name in now if before.get(name) != now[name]]
+    if others:
+        raise UserError(
+            f"{checkpoints.directory}: the training that was stopped there had {'; '.join(others)}. "
+            f"Go on with {_settings_of_before(run)}, or start over with --no-resume."
+        )
     return found
 
 

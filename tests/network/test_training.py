@@ -163,9 +163,11 @@ def test_going_on_with_other_settings_is_refused(run: Path) -> None:
     stop_before(stopped, 2)
     with pytest.raises(UserError):
         stopped.run_epochs()
-    said = r"had batch_size 64, not 32. Go on with --config .*checkpoints/settings.yaml.*, or .*--no-resume"
+    said = r"had batch_size 64, not 32; ema_decay .*, not 0.5. Go on with --config .*settings.yaml.*--no-resume"
     with pytest.raises(UserError, match=said):
-        trainer_of(job_of(run, batch_size=32))
+        trainer_of(job_of(run, batch_size=32, ema_decay=0.5))
+    with pytest.raises(UserError, match="had weights none, not nowhere"):  # before it looks for these
+        train(dataclasses.replace(job_of(run, weights="nowhere"), check=True))
     assert trainer_of(job_of(run, epochs=5)).step == 2
     assert trainer_of(job_of(run, batch_size=32, resume=False)).step == 0
 

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from galaxyspark.errors import UserError
 from galaxyspark.network.progress import SETTINGS_TO_GO_ON_WITH, Progress, unfinished_training
 from galaxyspark.report.wording import date, duration
@@ -37,14 +39,14 @@ class StageStatus:
         state: outdated: what it has read was replaced since; stopped: begun, not running now, and not published.
         manifest: As it was published, perhaps by an older version; empty where nothing is published.
         remarks: What is to be said of the state.
-        going_on: The training that train would go on with, where there is one.
+        going_on: Whether there is a training that was stopped, which train would go on with.
     """
 
     stage: str
     state: State
     manifest: Manifest
     remarks: tuple[str, ...] = ()
-    going_on: Progress | None = None
+    going_on: bool = False
 
 
 def show_status(root: Path) -> list[str]:
@@ -125,7 +127,7 @@ def _status(
             settings = SETTINGS_TO_GO_ON_WITH if has_settings else "the same settings"
             remarks.append(f"with {settings} it goes on from {where}")
     state = _state(stage in published, stage in outdated, is_running, broke_off or bool(training))
-    return StageStatus(stage, state, published.get(stage, {}), tuple(remarks), training and training[0])
+    return StageStatus(stage, state, published.get(stage, {}), tuple(remarks), training is not None)
 
 
 def _state(is_published: bool, is_outdated: bool, is_running: bool, has_begun: bool) -> State:
@@ -281,14 +283,14 @@ def _headline(run: RunDirectory) -> list[str]:
 
 def _command_for(run: RunDirectory, status: StageStatus, statuses: Sequence[StageStatus]) -> str:
     """The command that runs a stage: with what it goes on with, the last time's settings, the pipeline's, or flags."""
-    ranks = status.manifest.get("ranks")  # which, like the launcher, no settings tell submit.sh
-    files, launcher = [f"settings/{status.stage}.yaml", _PIPELINE], ""
-    if status.going_on:
-        files = [SETTINGS_TO_GO_ON_WITH, *files]
-        ranks = status.going_on.ranks or ranks
-        launcher = "--launcher spark" if status.going_on.launcher == "spark" else ""
-    stage = " ".join(filter(None, (status.stage, f"-np {ranks}" if ranks else "", launcher)))
-    for file in filter(run.has, files):
+    if status.going_on and run.has(SETTINGS_TO_GO_ON_WITH):
+        settings = yaml.safe_load(run.path(SETTINGS_TO_GO_ON_WITH).read_text())
+        # What of these submit.sh takes from the command line alone.
+        launcher = " --launcher spark" if settings["launcher"] == "spark" else ""
+        return _command(run, f"train -np {settings['ranks']}{launcher}", _config(run, SETTINGS_TO_GO_ON_WITH))
+    ranks = status.manifest.get("ranks")  # which no settings tell submit.sh
+    stage = f"{status.stage} -np {ranks}" if ranks else status.stage
+    for file in filter(run.has, (f"settings/{status.stage}.yaml", _PIPELINE)):
         return _command(run, stage, _config(run, file))
     flags = {"augment": "--images DIR --labels CSV", "predict": "--new-images DIR"}
     if any(other.stage == "simulate" for other in statuses):

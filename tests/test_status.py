@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -242,10 +243,10 @@ def test_who_looks_keeps_no_stage_from_starting(run: RunDirectory) -> None:
     assert states(run)["extract"] == "done"
 
 
-def write_checkpoint(run: RunDirectory, step: int, train: TrainSettings | None = None, **other: Any) -> None:
+def write_checkpoint(run: RunDirectory, step: int, job: TrainJob | None = None, **other: Any) -> None:
     told: dict[str, Any] = {"views": run.manifest("augment")["id"], "finished": False} | other
     progress = Progress(**told, step=step, steps_per_epoch=100, total_steps=3_000, history=[])
-    write_progress(run.path("checkpoints"), progress, TrainJob(run=run.root, train=train or TrainSettings()))
+    write_progress(run.path("checkpoints"), progress, job or TrainJob(run=run.root))
 
 
 def test_a_training_that_was_asked_to_stop_is_shown_with_how_far_it_has_come(run: RunDirectory) -> None:
@@ -264,7 +265,7 @@ def test_a_training_that_was_asked_to_stop_is_shown_with_how_far_it_has_come(run
     settings = str(run.path("checkpoints/settings.yaml"))
     extract, go_on = commands(show_status(run.root))
     assert extract[1] == "extract"
-    assert go_on == ["./submit.sh", "train", "--config", settings, "--run", str(run.root)]
+    assert go_on == ["./submit.sh", "train", "-np", "2", "--config", settings, "--run", str(run.root)]
 
 
 def test_a_training_that_was_stopped_goes_on_with_its_own_settings_and_ranks(run: RunDirectory) -> None:
@@ -273,20 +274,21 @@ def test_a_training_that_was_stopped_goes_on_with_its_own_settings_and_ranks(run
     publish(run, "augment", job=AugmentJob(run=run.root, images="/sky/images", labels="/sky/votes.csv"))
     settings = PipelineJob(run=run.root, images="/sky/images", labels="/sky/votes.csv", train=TrainSettings(epochs=9))
     run.path("settings/pipeline.yaml").write_text(to_yaml(settings))
-    write_checkpoint(run, 250, TrainSettings(weights="none", epochs=7, resume=False), ranks=3)
+    asked = TrainJob(run=run.root, ranks=3, train=TrainSettings(weights="none", epochs=7, resume=False))
+    write_checkpoint(run, 250, asked)
     lines = show_status(run.root)
     command, afterwards = commands(lines)
     assert command[:5] == ["./submit.sh", "train", "-np", "3", "--config"]
     again = parse(TrainJob, command[4:])
     # To resume is not as it was asked for: that would start over.
-    assert again == TrainJob(run=run.root, ranks=3, train=TrainSettings(weights="none", epochs=7, resume=True))
+    assert again == dataclasses.replace(asked, train=TrainSettings(weights="none", epochs=7, resume=True))
     assert lines[-2] == "and then all that comes after it:"
     assert afterwards[:4] == ["./submit.sh", "pipeline", "--start-at", "extract"]
 
 
 def test_a_training_in_executors_goes_on_there(run: RunDirectory) -> None:
     publish(run, "augment", job=AugmentJob(run=run.root, images="/sky/images", labels="/sky/votes.csv"))
-    write_checkpoint(run, 250, ranks=2, launcher="spark")
+    write_checkpoint(run, 250, TrainJob(run=run.root, ranks=2, launcher="spark"))
     [command] = commands(show_status(run.root))
     assert command[:7] == ["./submit.sh", "train", "-np", "2", "--launcher", "spark", "--config"]
 
@@ -301,9 +303,6 @@ def test_of_a_checkpoint_of_an_older_version_settings_and_ranks_are_those_publis
         publish(run, "augment", job=AugmentJob(run=run.root, images="/sky/images", labels="/sky/votes.csv"))
     write_checkpoint(run, 250)
     run.path("checkpoints/settings.yaml").unlink()
-    told = json.loads(run.path("checkpoints/progress.json").read_text())
-    del told["ranks"], told["launcher"]
-    run.path("checkpoints/progress.json").write_text(json.dumps(told))
     expected = ["-np", str(ranks), "--config", f"{run.root}/settings/train.yaml"] if ranks else []
     assert commands(show_status(run.root)) == [["./submit.sh", "train", *expected, "--run", str(run.root)]]
     assert remarks(run, "train")[-1].startswith("with the same settings it goes on from epoch 3 of 30")

@@ -30,8 +30,6 @@ class Progress:
         steps_per_epoch: Steps of an epoch.
         total_steps: Steps planned.
         history: What history.jsonl is to have of the epochs that are over, a row each.
-        ranks: Ranks that trained; None where an older version did not say.
-        launcher: What had started them, as in the settings.
     """
 
     views: str
@@ -40,8 +38,6 @@ class Progress:
     steps_per_epoch: int
     total_steps: int
     history: list[dict[str, Any]]
-    ranks: int | None = None
-    launcher: str = "horovodrun"
 
     @property
     def where(self) -> str:
@@ -52,8 +48,7 @@ class Progress:
 
 def write_progress(checkpoints: Path, progress: Progress, job: TrainJob) -> None:
     """Say in the directory of the checkpoints what the newest of them holds, and with what settings it goes on."""
-    going_on = replace(job, ranks=progress.ranks or job.ranks, train=replace(job.train, resume=True))
-    write_atomically(checkpoints / _SETTINGS, to_yaml(going_on))
+    write_atomically(checkpoints / _SETTINGS, to_yaml(replace(job, train=replace(job.train, resume=True))))
     write_atomically(checkpoints / _FILE, json.dumps(asdict(progress)))
 
 

@@ -423,10 +423,8 @@ class Trainer:
             steps_per_epoch=plan.steps_per_epoch,
             total_steps=plan.total_steps,
             history=self.history,
-            ranks=hvd.size(),
-            launcher=self.job.launcher,
         )
-        write_progress(self.checkpoints.directory, progress, self.job)
+        write_progress(self.checkpoints.directory, progress, replace(self.job, ranks=hvd.size()))
         self._keep(finished)
         self.checkpoint_at = time.monotonic()
 

@@ -59,6 +59,9 @@ class AugmentSettings:
     """Quality of the stored JPEG views."""
     split_fractions: tuple[float, float, float] = (0.90, 0.05, 0.05)
     """Shares of galaxies in train, validation and test; they add up to 1."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Which galaxies those are: with another, training can be repeated on other splits of the same shares. Weights of
+    one such run have seen the test galaxies of the others: never start one --weights from another."""
     label_rule: Literal["argmax", "threshold", "clean"] = "argmax"
     """How votes become a class. argmax: the answer to question 1 with most votes. threshold: artifact from
     --artifact-threshold upward, else the answer with more votes of the other two. clean: argmax, but galaxies under
@@ -111,7 +114,8 @@ class TrainSettings:
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over all views of the training split."""
     max_minutes: Annotated[float, Field(ge=0)] = 0.0
-    """Plan fewer steps where the epochs would take longer than this, in minutes without validation; 0: no limit."""
+    """Plan fewer steps where the epochs would take longer than this, in minutes without validation; planned again after
+    each epoch, by its speed. 0: no limit."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Most views in one step of one rank."""
     learning_rate: Annotated[float, Field(gt=0)] = 2.5e-4

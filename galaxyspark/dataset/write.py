@@ -58,7 +58,7 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
         check_match(images.files_df, labels, job.images, job.labels)
 
     with RunDirectory(job.run).stage("augment", job, {"images": job.images, "labels": job.labels}) as staging:
-        sample = sample_of_training(images, labels, settings.split_fractions)
+        sample = sample_of_training(images, labels, settings.split_fractions, settings.split_seed)
         recipe = make_recipe(spark, settings, job.seed, images, sample)
         if settings.preview:
             write_preview(spark, images, sample[:_PREVIEW_IMAGES], recipe, staging.path("preview.png"))
@@ -81,7 +81,9 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
     return staging.manifest
 
 
-def sample_of_training(images: Images, labels: Labels, split_fractions: Sequence[float]) -> list[str]:
+def sample_of_training(
+    images: Images, labels: Labels, split_fractions: Sequence[float], split_seed: int = 0
+) -> list[str]:
     """Ids of some hundred images of the training split, the same ones however the images are listed."""
     candidates = (
         images.files_df.where("reason IS NULL")
@@ -91,7 +93,8 @@ def sample_of_training(images: Images, labels: Labels, split_fractions: Sequence
         .limit(4 * _COLOUR_SAMPLE)
         .collect()
     )
-    sample = [row["galaxy_id"] for row in candidates if split_of(row["galaxy_id"], split_fractions) == "train"]
+    ids = (row["galaxy_id"] for row in candidates)
+    sample = [galaxy_id for galaxy_id in ids if split_of(galaxy_id, split_fractions, split_seed) == "train"]
     if not candidates:
         reasons = images.files_df.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
         most = "".join(f", most of them for: {row['reason']}" for row in reasons.limit(1).collect())
@@ -162,7 +165,7 @@ def make_dataset(
     labelled_df = with_labels(images, labels)
     row_groups_mb = row_group_mb(labelled_df.count(), recipe.size_px, settings.row_group_mb)
     with images_read(spark, images, labelled_df, GALAXIES_PER_TASK) as content_df:
-        views_df = make_views_df(content_df, schema, recipe, settings.split_fractions)
+        views_df = make_views_df(content_df, schema, recipe, settings.split_fractions, settings.split_seed)
         write_views(spark, views_df, path, schema, row_groups_mb)
 
 
@@ -178,12 +181,12 @@ def row_group_mb(num_images: int, view_size_px: int, largest_mb: int) -> int:
 
 
 def make_views_df(
-    content_df: DataFrame, schema: Unischema, recipe: ViewRecipe, split_fractions: Sequence[float]
+    content_df: DataFrame, schema: Unischema, recipe: ViewRecipe, split_fractions: Sequence[float], split_seed: int = 0
 ) -> DataFrame:
     """Images with their ``content`` and labels to one row a view; the columns are those of ``schema``."""
     columns = list(schema.fields)
     of_galaxy = [name for name in columns if name not in ("view", "image", "split")]
-    make_views = partial(views_of_batches, recipe=recipe, split_fractions=split_fractions)
+    make_views = partial(views_of_batches, recipe=recipe, split_fractions=split_fractions, split_seed=split_seed)
     ordered = partial(_in_order, make_views, columns)
     return content_df.select(*of_galaxy, "content").mapInArrow(ordered, schema.as_spark_schema())
 

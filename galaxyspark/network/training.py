@@ -256,6 +256,7 @@ class Trainer:
         self.epoch_loss, self.epoch_views = 0.0, 0
         self.history: list[dict[str, Any]] = []
         self.best_state: dict[str, Tensor] = {}
+        self.earlier_s = 0.0  # of training, before it was stopped
         # Since this process has started:
         self.steps_here, self.views_here = 0, 0
         self.training_s, self.slow_s = 0.0, 0.0
@@ -284,8 +285,8 @@ class Trainer:
                     epoch, first = divmod(self.step, self.plan.steps_per_epoch)
                     steps_are_done = self.step >= self.plan.total_steps
                     if self.epoch_views and (first == 0 or steps_are_done):
-                        self._end_epoch(epoch if first == 0 else epoch + 1)
-                    if steps_are_done or self._has_stopped_getting_better():
+                        self._end_epoch(epoch if first == 0 else epoch + 1)  # which may leave no time for more
+                    if self.step >= self.plan.total_steps or self._has_stopped_getting_better():
                         return
                     self._run_epoch(epoch + 1, first, bar)
         finally:
@@ -331,8 +332,9 @@ class Trainer:
 
     def _fit_plan_into_time(self) -> None:
         """All ranks take the plan that rank 0 makes by its clock, so that they make the same number of steps."""
-        seconds_left = 60 * self.settings.max_minutes - self.training_s
-        self.plan.fit_into(seconds_left, (self.training_s - self.slow_s) / _TIMED_STEPS, self.step)
+        seconds_left = 60 * self.settings.max_minutes - self.earlier_s - self.training_s
+        seconds_per_step = (self.training_s - self.slow_s) / (self.steps_here - _SLOW_STEPS)
+        self.plan.fit_into(seconds_left, seconds_per_step, self.step)
         self.plan.total_steps = hvd.broadcast_object(self.plan.total_steps, root_rank=0)
         self.plan_fits = True
 
@@ -355,6 +357,9 @@ class Trainer:
         best = not self.history or self._compared(row, self._best()) >= 0
         self.history.append(row | {"best": best})
         self.epoch_loss, self.epoch_views = 0.0, 0
+        timed = self.steps_here >= _SLOW_STEPS + _TIMED_STEPS
+        if self.settings.max_minutes and timed and self.step < self.plan.total_steps:
+            self._fit_plan_into_time()  # by all steps until now: a laptop slows down once it is warm
         if not self.tensorboard:
             return
         if best:
@@ -408,6 +413,7 @@ class Trainer:
             "steps_per_epoch": self.plan.steps_per_epoch,
             "fitted_steps": self.plan.total_steps if self.settings.max_minutes and self.plan_fits else None,
             "max_minutes": self.settings.max_minutes,
+            "training_s": self.earlier_s + self.training_s,
             "epoch_loss": self.epoch_loss,
             "epoch_views": self.epoch_views,
             "history": self.history,
@@ -449,6 +455,7 @@ class Trainer:
         self.learner.load_state_dict(found["learner"])
         self.history, self.best_state = found["history"], found["best_state"]
         self.epoch_loss, self.epoch_views = found["epoch_loss"], found["epoch_views"]
+        self.earlier_s = found.get("training_s", 0.0)  # there was none in checkpoints of 0.1
         # With another number of ranks an epoch has other steps: go on at the same share of it.
         scale = self.plan.steps_per_epoch / found["steps_per_epoch"]
         self.step = round(found["step"] * scale)

@@ -26,6 +26,7 @@ def views_of_batches(
     batches: Iterable[pa.RecordBatch],
     recipe: ViewRecipe,
     split_fractions: Sequence[float],
+    split_seed: int = 0,
     num_views: int = NUM_VIEWS,
 ) -> Iterator[pa.RecordBatch]:
     """Views of every galaxy whose image can be decoded; the others are left out (and found by what is missing).
@@ -38,6 +39,7 @@ def views_of_batches(
             for every view.
         recipe: What all views have in common.
         split_fractions: Shares of train, validation and test.
+        split_seed: Which splits of these shares.
         num_views: Views of each galaxy, from view 0 on.
 
     Yields:
@@ -54,7 +56,7 @@ def views_of_batches(
                 views = make_views(contents[row].as_py(), galaxy_id, recipe, range(num_views))
             except UnreadableImageError:
                 continue
-            split = split_of(galaxy_id, split_fractions)
+            split = split_of(galaxy_id, split_fractions, split_seed)
             waiting[split].views.append(views)
             rows_of_split[split].append(row)
         labels = batch.select([name for name in batch.schema.names if name != "content"])

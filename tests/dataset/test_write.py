@@ -263,7 +263,12 @@ def test_the_clean_rule_leaves_galaxies_out_and_lists_them(spark: SparkSession, 
     unclear = set(agreement[agreement < 0.7].index)
     # They do not count as broken: --max-quarantined is for those.
     settings = AugmentSettings(
-        view_size_px=32, split_fractions=SPLIT_FRACTIONS, label_rule="clean", min_agreement=0.7, max_quarantined=0.0
+        view_size_px=32,
+        split_fractions=SPLIT_FRACTIONS,
+        split_seed=3,
+        label_rule="clean",
+        min_agreement=0.7,
+        max_quarantined=0.0,
     )
     job = AugmentJob(run=tmp_path, images=str(galaxies.images), labels=str(galaxies.labels), augment=settings)
     counts = augment(spark, job)["counts"]
@@ -271,6 +276,9 @@ def test_the_clean_rule_leaves_galaxies_out_and_lists_them(spark: SparkSession, 
     quarantine_pdf = pd.read_parquet(tmp_path / "quarantine")
     assert set(quarantine_pdf["galaxy_id"]) == unclear
     assert set(quarantine_pdf["reason"]) == {"left out: agreement below 0.7"}
+    views_pdf = pd.read_parquet(tmp_path / "views", columns=["galaxy_id", "split"])
+    expected = [split_of(galaxy_id, SPLIT_FRACTIONS, seed=3) for galaxy_id in views_pdf["galaxy_id"]]
+    assert list(views_pdf["split"]) == expected
 
 
 def test_fits_images_become_views_too(spark: SparkSession, tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2_contingency
 
 from galaxyspark.galaxyzoo.splits import SPLITS, split_of
 
@@ -36,6 +38,21 @@ def test_a_larger_training_share_never_moves_a_training_galaxy_out(galaxy_id: st
     smaller, larger = sorted((one, other))
     if split_of(galaxy_id, (smaller, (1 - smaller) / 2, (1 - smaller) / 2)) == "train":
         assert split_of(galaxy_id, (larger, (1 - larger) / 2, (1 - larger) / 2)) == "train"
+
+
+def test_another_seed_splits_independently_of_the_first() -> None:
+    fractions = (0.5, 0.2, 0.3)
+    counts = Counter((split_of(galaxy_id, fractions), split_of(galaxy_id, fractions, seed=1)) for galaxy_id in IDS)
+    table = [[counts[one, other] for other in SPLITS] for one in SPLITS]
+    assert chi2_contingency(table).pvalue > 1e-3
+    assert [sum(row) / len(IDS) for row in zip(*table, strict=True)] == pytest.approx(fractions, abs=0.015)
+
+
+def test_without_a_seed_the_hash_is_that_of_the_id_alone() -> None:
+    """Runs from before there was a seed keep their splits."""
+    position = int.from_bytes(hashlib.blake2b(b"100000", digest_size=8).digest(), "little") / 2**64
+    for share, split in ((position - 0.01, "test"), (position + 0.01, "train")):
+        assert split_of("100000", (share, 0.0, 1 - share)) == split_of("100000", (share, 0.0, 1 - share), 0) == split
 
 
 def test_every_worker_finds_the_same_split() -> None:

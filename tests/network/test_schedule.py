@@ -44,7 +44,7 @@ def test_the_rate_rises_to_its_peak_and_then_falls_but_never_to_nothing(total: i
 
 @pytest.mark.parametrize(("total", "epochs"), [(1, 1), (10, 1), (11, 2), (100, 10)])
 def test_the_last_epoch_may_be_cut_short(total: int, epochs: int) -> None:
-    assert Plan(steps_per_epoch=10, total_steps=total).epochs == epochs
+    assert Plan(steps_per_epoch=10, asked_steps=total).epochs == epochs
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_the_last_epoch_may_be_cut_short(total: int, epochs: int) -> None:
         (1e6, 100, 10),  # as planned
         (176.0, 100, 10),
         (174.0, 99, 10),
-        (1.0, 13, 2),  # always one more
-        (-50.0, 13, 2),
+        (1.0, 12, 2),
+        (-50.0, 12, 2),
     ],
 )
 def test_a_plan_is_cut_down_to_the_time(seconds_left: float, total: int, epochs: int) -> None:
-    plan = Plan(steps_per_epoch=10, total_steps=100)
+    plan = Plan(steps_per_epoch=10, asked_steps=100)
     plan.fit_into(seconds_left, seconds_per_step=2.0, steps_done=12)
     assert (plan.total_steps, plan.epochs) == (total, epochs)
 
@@ -71,7 +71,14 @@ def test_a_cut_plan_fits_and_is_never_longer(total: int, left: float, per_step: 
     done = data.draw(st.integers(0, total))
     plan = Plan(10, total)
     plan.fit_into(left, per_step, done)
-    assert min(done + 1, total) <= plan.total_steps <= total
+    assert done <= plan.total_steps <= total
     more = plan.total_steps - done
-    assert more <= 1 or more * per_step <= left * (1 + 1e-9)
+    assert more * per_step <= max(left, 0) * (1 + 1e-9)
     assert plan.total_steps == total or (more + 1) * per_step > left * (1 - 1e-9)
+
+
+def test_a_plan_grows_again_where_there_is_more_time_than_was_thought() -> None:
+    plan = Plan(steps_per_epoch=10, asked_steps=40)
+    for seconds_per_step, total in [(2.0, 30), (4.0, 20), (1.5, 36), (1.0, 40)]:
+        plan.fit_into(40.0, seconds_per_step, steps_done=10)
+        assert plan.total_steps == total

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from galaxyspark.errors import UserError
 from galaxyspark.network.card import load_card
 from galaxyspark.network.checkpoints import Checkpoints
+from galaxyspark.network.learner import Step
 from galaxyspark.network.training import STOPPED, Trainer, make_objective, start_horovod, train
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob, TrainSettings
@@ -243,6 +244,41 @@ def test_a_plan_that_was_cut_down_to_the_time_allowed_holds_as_long_as_that_does
     resumed = trainer_of(job_of(run, max_minutes=minutes))
     assert (resumed.step, resumed.plan_fits) == (3, not all_steps)
     assert (resumed.plan.total_steps == 2 * resumed.plan.steps_per_epoch) == all_steps
+
+
+@pytest.mark.parametrize("later_s", [0.5, 1.0, 2.0, 50.0])
+def test_the_time_allowed_holds_where_steps_get_slower_or_faster(
+    later_s: float, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps take a second in the first epoch, and another time later on, by a clock of the test's own."""
+    trainer = trainer_of(job_of(run, epochs=20, batch_size=32, max_minutes=2.0))
+    epoch_steps = trainer.plan.steps_per_epoch
+    assert 20 < epoch_steps < 60
+    took: list[float] = []
+    count = trainer._count
+
+    def counting(loss: float, views: int, seconds: float) -> None:
+        took.append(1.0 if trainer.step < epoch_steps else later_s)
+        count(loss, views, took[-1])
+
+    monkeypatch.setattr(trainer, "_count", counting)
+    monkeypatch.setattr(trainer.learner, "step", lambda *arguments: Step(1.0, stop=False))
+    trainer.run_epochs()
+    one_epoch_more = epoch_steps * later_s  # the plan is made again after each epoch, by the mean of all steps
+    assert 120 - one_epoch_more <= sum(took) <= 120 + one_epoch_more / 2
+    assert trainer.history[-1]["step"] == trainer.step == len(took)
+
+
+def test_the_time_allowed_is_that_of_all_sittings(run: Path) -> None:
+    stopped = trainer_of(job_of(run, max_minutes=5.0))
+    stop_before(stopped, 3)
+    with pytest.raises(UserError):
+        stopped.run_epochs()
+    resumed = trainer_of(job_of(run, epochs=1_000, max_minutes=4.0))
+    assert 0 < stopped.training_s == resumed.earlier_s
+    resumed.training_s, resumed.steps_here = 200.0 - resumed.earlier_s, 104
+    resumed._fit_plan_into_time()  # 40 s are left; the first four steps are not counted
+    assert resumed.plan.total_steps == 3 + int(40 / (resumed.training_s / 100)) < resumed.plan.asked_steps
 
 
 def test_both_objectives_stand_in_the_manifest_once_both_were_trained(run: Path) -> None:

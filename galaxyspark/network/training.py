@@ -48,7 +48,8 @@ from galaxyspark.views.augment import ViewRecipe
 
 STOPPED = 143
 """Exit status of a rank after SIGTERM, as shells have it; horovodrun's own is then 1."""
-_SLOW_STEPS, _TIMED_STEPS = 4, 16  # the first ones are slower: memory is allocated, kernels are chosen
+_SLOW_STEPS = 4  # the first ones are slower: memory is allocated, kernels are chosen
+_STEPS_BETWEEN_PLANS = 20
 _BEFORE_ITS_SETTING = {"turn_views": False}
 """What a training did before there were these settings, for checkpoints that do not have them."""
 _MAY_CHANGE = (
@@ -251,7 +252,6 @@ class Trainer:
         self.views = TrainingViews(split, self.settings.batch_size, self.shard, job.seed)
         self.learner = Learner(self.settings, make_objective(self.settings, data), job.seed, device)
         self.plan = Plan(self.views.num_batches, self.views.num_batches * self.settings.epochs)
-        self.plan_fits = not self.settings.max_minutes
         self.step = 0
         self.epoch_loss, self.epoch_views = 0.0, 0
         self.history: list[dict[str, Any]] = []
@@ -285,8 +285,8 @@ class Trainer:
                     epoch, first = divmod(self.step, self.plan.steps_per_epoch)
                     steps_are_done = self.step >= self.plan.total_steps
                     if self.epoch_views and (first == 0 or steps_are_done):
-                        self._end_epoch(epoch if first == 0 else epoch + 1)  # which may leave no time for more
-                    if self.step >= self.plan.total_steps or self._has_stopped_getting_better():
+                        self._end_epoch(epoch if first == 0 else epoch + 1)
+                    if steps_are_done or self._has_stopped_getting_better():
                         return
                     self._run_epoch(epoch + 1, first, bar)
         finally:
@@ -325,18 +325,20 @@ class Trainer:
             raise self._stopped()
         if self.steps_here == _SLOW_STEPS:
             self.slow_s = self.training_s
-        if not self.plan_fits and self.steps_here == _SLOW_STEPS + _TIMED_STEPS:
+        if self.settings.max_minutes and self.steps_here % _STEPS_BETWEEN_PLANS == 0:
             self._fit_plan_into_time()
         if hvd.rank() == 0 and time.monotonic() - self.checkpoint_at > 60 * self.settings.checkpoint_minutes:
             self.write_checkpoint()
 
     def _fit_plan_into_time(self) -> None:
-        """All ranks take the plan that rank 0 makes by its clock, so that they make the same number of steps."""
+        """All ranks take the plan that rank 0 makes by its clock, so that they make the same number of steps.
+
+        Made again and again, for a laptop slows down once it is warm.
+        """
         seconds_left = 60 * self.settings.max_minutes - self.earlier_s - self.training_s
         seconds_per_step = (self.training_s - self.slow_s) / (self.steps_here - _SLOW_STEPS)
         self.plan.fit_into(seconds_left, seconds_per_step, self.step)
         self.plan.total_steps = hvd.broadcast_object(self.plan.total_steps, root_rank=0)
-        self.plan_fits = True
 
     def _show(self, epoch: int, rate: float, bar: tqdm) -> None:
         loss = self.epoch_loss / self.epoch_views
@@ -357,9 +359,6 @@ class Trainer:
         best = not self.history or self._compared(row, self._best()) >= 0
         self.history.append(row | {"best": best})
         self.epoch_loss, self.epoch_views = 0.0, 0
-        timed = self.steps_here >= _SLOW_STEPS + _TIMED_STEPS
-        if self.settings.max_minutes and timed and self.step < self.plan.total_steps:
-            self._fit_plan_into_time()  # by all steps until now: a laptop slows down once it is warm
         if not self.tensorboard:
             return
         if best:
@@ -411,7 +410,7 @@ class Trainer:
             "identity": identity,
             "step": self.step,
             "steps_per_epoch": self.plan.steps_per_epoch,
-            "fitted_steps": self.plan.total_steps if self.settings.max_minutes and self.plan_fits else None,
+            "fitted_steps": self.plan.total_steps if self.settings.max_minutes else None,
             "max_minutes": self.settings.max_minutes,
             "training_s": self.earlier_s + self.training_s,
             "epoch_loss": self.epoch_loss,
@@ -461,7 +460,6 @@ class Trainer:
         self.step = round(found["step"] * scale)
         if found["fitted_steps"] and self.settings.max_minutes == found["max_minutes"]:
             self.plan.total_steps = min(self.plan.total_steps, round(found["fitted_steps"] * scale))
-            self.plan_fits = True
         if hvd.rank() == 0:
             tqdm.write(f"Going on after step {self.step:,} of {self.plan.total_steps:,}.")
 

@@ -237,13 +237,12 @@ def test_a_plan_that_was_cut_down_to_the_time_allowed_holds_as_long_as_that_does
     minutes: float, all_steps: bool, run: Path
 ) -> None:
     stopped = trainer_of(job_of(run, max_minutes=5.0))
-    stopped.plan.total_steps, stopped.plan_fits = 7, True
+    stopped.plan.total_steps = 7
     stop_before(stopped, 3)
     with pytest.raises(UserError, match="Stopped after step 3 of 7"):
         stopped.run_epochs()
     resumed = trainer_of(job_of(run, max_minutes=minutes))
-    assert (resumed.step, resumed.plan_fits) == (3, not all_steps)
-    assert (resumed.plan.total_steps == 2 * resumed.plan.steps_per_epoch) == all_steps
+    assert (resumed.step, resumed.plan.total_steps) == (3, resumed.plan.asked_steps if all_steps else 7)
 
 
 @pytest.mark.parametrize("later_s", [0.5, 1.0, 2.0, 50.0])
@@ -253,7 +252,7 @@ def test_the_time_allowed_holds_where_steps_get_slower_or_faster(
     """Steps take a second in the first epoch, and another time later on, by a clock of the test's own."""
     trainer = trainer_of(job_of(run, epochs=20, batch_size=32, max_minutes=2.0))
     epoch_steps = trainer.plan.steps_per_epoch
-    assert 20 < epoch_steps < 60
+    assert epoch_steps < 60
     took: list[float] = []
     count = trainer._count
 
@@ -264,8 +263,7 @@ def test_the_time_allowed_holds_where_steps_get_slower_or_faster(
     monkeypatch.setattr(trainer, "_count", counting)
     monkeypatch.setattr(trainer.learner, "step", lambda *arguments: Step(1.0, stop=False))
     trainer.run_epochs()
-    one_epoch_more = epoch_steps * later_s  # the plan is made again after each epoch, by the mean of all steps
-    assert 120 - one_epoch_more <= sum(took) <= 120 + one_epoch_more / 2
+    assert abs(sum(took) - 120) <= 20 * later_s  # the plan is made every 20 steps, by the mean of all of them
     assert trainer.history[-1]["step"] == trainer.step == len(took)
 
 

@@ -108,7 +108,7 @@ def prepare(spark: SparkSession, directory: Path, num_galaxies: int) -> Work:
     images = find_images(spark, str(directory / "simulated" / "images"))
     labels_file = directory / "simulated" / "labels.csv"
     labels = read_labels(spark, str(labels_file), _SETTINGS)
-    sample = sample_of_training(images, labels, _SETTINGS.split_fractions)
+    sample = sample_of_training(images, labels, _SETTINGS.split_fractions, _SETTINGS.split_seed)
     return Work(images, labels_file, labels, make_recipe(spark, _SETTINGS, _SEED, images, sample))
 
 

@@ -110,11 +110,12 @@ class TrainSettings:
     question 1's answer with most of them)."""
     weights: str = "imagenet"
     """Where training starts: imagenet (torchvision's), none (from scratch), the directory of another run or a
-    .safetensors file of the same network."""
+    .safetensors file of the same network. It must not have been trained on test galaxies of this one."""
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over all views of the training split."""
     max_minutes: Annotated[float, Field(ge=0)] = 0.0
-    """Plan fewer steps where the epochs would take longer than this, in minutes without validation. 0: no limit."""
+    """Plan fewer steps where the epochs would take longer than this, in minutes without validation, of all sittings
+    of a training that was stopped. 0: no limit."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Most views in one step of one rank."""
     learning_rate: Annotated[float, Field(gt=0)] = 2.5e-4
@@ -266,7 +267,7 @@ class RunSettings:
     run: Path
     """Run directory: every stage reads from it and publishes into it."""
     seed: Annotated[int, Field(ge=0)] = 1
-    """Seed of everything random."""
+    """Seed of everything random but the splits."""
     verbose: bool = False
     """Show the logs of Spark and Horovod, and Python's warnings."""
 

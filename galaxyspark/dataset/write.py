@@ -81,9 +81,7 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
     return staging.manifest
 
 
-def sample_of_training(
-    images: Images, labels: Labels, split_fractions: Sequence[float], split_seed: int = 0
-) -> list[str]:
+def sample_of_training(images: Images, labels: Labels, split_fractions: Sequence[float], split_seed: int) -> list[str]:
     """Ids of some hundred images of the training split, the same ones however the images are listed."""
     candidates = (
         images.files_df.where("reason IS NULL")
@@ -181,7 +179,7 @@ def row_group_mb(num_images: int, view_size_px: int, largest_mb: int) -> int:
 
 
 def make_views_df(
-    content_df: DataFrame, schema: Unischema, recipe: ViewRecipe, split_fractions: Sequence[float], split_seed: int = 0
+    content_df: DataFrame, schema: Unischema, recipe: ViewRecipe, split_fractions: Sequence[float], split_seed: int
 ) -> DataFrame:
     """Images with their ``content`` and labels to one row a view; the columns are those of ``schema``."""
     columns = list(schema.fields)

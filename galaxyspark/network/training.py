@@ -1,7 +1,7 @@
 """Training with Horovod: the same function on every rank, whatever has started the ranks.
 
 All that a step does depends on the weights, the settings and (seed, epoch, step, rank): so a checkpoint of rank 0 is
-enough for all ranks to go on as if nothing had happened.
+enough for all ranks to go on as if nothing had happened. With ``max_minutes`` it depends on the clock, too.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import shutil
 import signal
 import threading
 import time
+from collections import deque
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
@@ -48,8 +50,8 @@ from galaxyspark.views.augment import ViewRecipe
 
 STOPPED = 143
 """Exit status of a rank after SIGTERM, as shells have it; horovodrun's own is then 1."""
-_SLOW_STEPS = 4  # the first ones are slower: memory is allocated, kernels are chosen
 _STEPS_BETWEEN_PLANS = 20
+"""Their median is the speed that is planned with: the very first ones are slower, and some wait for a disk."""
 _BEFORE_ITS_SETTING = {"turn_views": False}
 """What a training did before there were these settings, for checkpoints that do not have them."""
 _MAY_CHANGE = (
@@ -259,7 +261,8 @@ class Trainer:
         self.earlier_s = 0.0  # of training, before it was stopped
         # Since this process has started:
         self.steps_here, self.views_here = 0, 0
-        self.training_s, self.slow_s = 0.0, 0.0
+        self.training_s = 0.0
+        self.last_s: deque[float] = deque(maxlen=_STEPS_BETWEEN_PLANS)
         # The other ranks neither read nor write any.
         directory = run.path("checkpoints") if hvd.rank() == 0 else Path()
         self.checkpoints = Checkpoints(directory, self.settings.keep_checkpoints)
@@ -319,24 +322,24 @@ class Trainer:
         self.steps_here += 1
         self.views_here += views
         self.training_s += seconds
+        self.last_s.append(seconds)
 
     def _after_step(self, stop: bool) -> None:
         if stop:
             raise self._stopped()
-        if self.steps_here == _SLOW_STEPS:
-            self.slow_s = self.training_s
-        if self.settings.max_minutes and self.steps_here % _STEPS_BETWEEN_PLANS == 0:
-            self._fit_plan_into_time()
+        if self.steps_here % _STEPS_BETWEEN_PLANS == 0 and self.step < self.plan.total_steps:
+            self._fit_plan_into_time(median(self.last_s))
         if hvd.rank() == 0 and time.monotonic() - self.checkpoint_at > 60 * self.settings.checkpoint_minutes:
             self.write_checkpoint()
 
-    def _fit_plan_into_time(self) -> None:
+    def _fit_plan_into_time(self, seconds_per_step: float) -> None:
         """All ranks take the plan that rank 0 makes by its clock, so that they make the same number of steps.
 
         Made again and again, for a laptop slows down once it is warm.
         """
+        if not self.settings.max_minutes:
+            return
         seconds_left = 60 * self.settings.max_minutes - self.earlier_s - self.training_s
-        seconds_per_step = (self.training_s - self.slow_s) / (self.steps_here - _SLOW_STEPS)
         self.plan.fit_into(seconds_left, seconds_per_step, self.step)
         self.plan.total_steps = hvd.broadcast_object(self.plan.total_steps, root_rank=0)
 
@@ -410,8 +413,6 @@ class Trainer:
             "identity": identity,
             "step": self.step,
             "steps_per_epoch": self.plan.steps_per_epoch,
-            "fitted_steps": self.plan.total_steps if self.settings.max_minutes else None,
-            "max_minutes": self.settings.max_minutes,
             "training_s": self.earlier_s + self.training_s,
             "epoch_loss": self.epoch_loss,
             "epoch_views": self.epoch_views,
@@ -454,12 +455,12 @@ class Trainer:
         self.learner.load_state_dict(found["learner"])
         self.history, self.best_state = found["history"], found["best_state"]
         self.epoch_loss, self.epoch_views = found["epoch_loss"], found["epoch_views"]
-        self.earlier_s = found.get("training_s", 0.0)  # there was none in checkpoints of 0.1
         # With another number of ranks an epoch has other steps: go on at the same share of it.
         scale = self.plan.steps_per_epoch / found["steps_per_epoch"]
         self.step = round(found["step"] * scale)
-        if found["fitted_steps"] and self.settings.max_minutes == found["max_minutes"]:
-            self.plan.total_steps = min(self.plan.total_steps, round(found["fitted_steps"] * scale))
+        self.earlier_s = found.get("training_s", 0.0)  # earlier versions did not write it
+        if self.earlier_s:
+            self._fit_plan_into_time(self.earlier_s / found["step"])
         if hvd.rank() == 0:
             tqdm.write(f"Going on after step {self.step:,} of {self.plan.total_steps:,}.")
 
@@ -510,7 +511,7 @@ class Trainer:
                 "seed": self.job.seed,
                 "ranks": hvd.size(),
                 "steps": self.step,
-                "planned_steps": self.plan.steps_per_epoch * self.settings.epochs,
+                "planned_steps": self.plan.asked_steps,
                 "chosen": self._best(),
             },
             versions=versions(),

@@ -26,7 +26,7 @@ def views_of_batches(
     batches: Iterable[pa.RecordBatch],
     recipe: ViewRecipe,
     split_fractions: Sequence[float],
-    split_seed: int = 0,
+    split_seed: int,
     num_views: int = NUM_VIEWS,
 ) -> Iterator[pa.RecordBatch]:
     """Views of every galaxy whose image can be decoded; the others are left out (and found by what is missing).

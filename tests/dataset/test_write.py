@@ -11,6 +11,7 @@ import warnings
 import zlib
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -27,7 +28,7 @@ from pyspark.sql import functions as F
 from galaxyspark.dataset.images import find_images, images_read
 from galaxyspark.dataset.labels import read_labels
 from galaxyspark.dataset.schema import views_schema
-from galaxyspark.dataset.write import augment, make_views_df, row_group_mb, with_labels
+from galaxyspark.dataset.write import augment, make_views_df, row_group_mb, sample_of_training, with_labels
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import split_of
 from galaxyspark.run_directory import RunDirectory
@@ -92,7 +93,7 @@ def test_bytes_do_not_depend_on_partitioning(spark: SparkSession, galaxies, augm
     schema = views_schema(recipe.size_px, recipe.jpeg_quality)
     with images_read(spark, images, with_labels(images, labels), 60) as content_df:
         content_df = content_df.repartition(7, F.xxhash64("path"))
-        again_df = make_views_df(content_df, schema, recipe, SPLIT_FRACTIONS)
+        again_df = make_views_df(content_df, schema, recipe, SPLIT_FRACTIONS, split_seed=0)
         again = {(row[0], row[1]): bytes(row[2]) for row in again_df.select("galaxy_id", "view", "image").collect()}
     assert again == {(row.galaxy_id, row.view): row.image for row in views_pdf.itertuples()}
     some_id = views_pdf["galaxy_id"].iloc[0]
@@ -263,12 +264,7 @@ def test_the_clean_rule_leaves_galaxies_out_and_lists_them(spark: SparkSession, 
     unclear = set(agreement[agreement < 0.7].index)
     # They do not count as broken: --max-quarantined is for those.
     settings = AugmentSettings(
-        view_size_px=32,
-        split_fractions=SPLIT_FRACTIONS,
-        split_seed=3,
-        label_rule="clean",
-        min_agreement=0.7,
-        max_quarantined=0.0,
+        view_size_px=32, split_fractions=SPLIT_FRACTIONS, label_rule="clean", min_agreement=0.7, max_quarantined=0.0
     )
     job = AugmentJob(run=tmp_path, images=str(galaxies.images), labels=str(galaxies.labels), augment=settings)
     counts = augment(spark, job)["counts"]
@@ -276,9 +272,25 @@ def test_the_clean_rule_leaves_galaxies_out_and_lists_them(spark: SparkSession, 
     quarantine_pdf = pd.read_parquet(tmp_path / "quarantine")
     assert set(quarantine_pdf["galaxy_id"]) == unclear
     assert set(quarantine_pdf["reason"]) == {"left out: agreement below 0.7"}
-    views_pdf = pd.read_parquet(tmp_path / "views", columns=["galaxy_id", "split"])
-    expected = [split_of(galaxy_id, SPLIT_FRACTIONS, seed=3) for galaxy_id in views_pdf["galaxy_id"]]
-    assert list(views_pdf["split"]) == expected
+
+
+def test_another_split_seed_splits_anew_and_draws_colours_from_its_own_training_galaxies(
+    spark: SparkSession, galaxies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = []
+
+    def sample(*arguments: Any) -> list[str]:
+        samples.append(sample_of_training(*arguments))
+        return samples[-1]
+
+    monkeypatch.setattr("galaxyspark.dataset.write.sample_of_training", sample)
+    settings = AugmentSettings(view_size_px=32, split_fractions=SPLIT_FRACTIONS, split_seed=3)
+    job = AugmentJob(run=tmp_path, images=str(galaxies.images), labels=str(galaxies.labels), augment=settings)
+    counts = augment(spark, job)["counts"]
+    split = pd.read_parquet(tmp_path / "views", columns=["galaxy_id", "split"]).set_index("galaxy_id")["split"]
+    assert all(of_view == split_of(galaxy_id, SPLIT_FRACTIONS, seed=3) for galaxy_id, of_view in split.items())
+    assert {split_of(galaxy_id, SPLIT_FRACTIONS, seed=3) for galaxy_id in samples[0]} == {"train"}
+    assert 16 * len(samples[0]) == counts["views"]["train"]
 
 
 def test_fits_images_become_views_too(spark: SparkSession, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ SOUND = {shade: image_of(shade, "JPEG" if shade % 40 else "PNG") for shade in (2
 
 def test_every_sound_galaxy_is_repeated_for_its_16_views() -> None:
     mixed = {shade: (SOUND | BROKEN)[shade] for shade in (7, 20, 8, 40, 60, 9, 10, 80, 100)}
-    [batch] = views_of_batches([batch_of(mixed)], RECIPE, (1.0, 0.0, 0.0))
+    [batch] = views_of_batches([batch_of(mixed)], RECIPE, (1.0, 0.0, 0.0), split_seed=0)
 
     assert set(batch.schema.names) == {"galaxy_id", "label", "path", "length", "view", "image", "split"}
     assert batch.schema.field("view").type == pa.int8()
@@ -62,7 +62,7 @@ def test_every_sound_galaxy_is_repeated_for_its_16_views() -> None:
 
 def test_batches_come_out_by_split_with_the_views_asked_for() -> None:
     batches = [batch_of({20: SOUND[20], 40: SOUND[40]}), batch_of(BROKEN), batch_of({60: SOUND[60], 80: SOUND[80]})]
-    made = [batch.to_pydict() for batch in views_of_batches(batches, RECIPE, FRACTIONS, num_views=3)]
+    made = [batch.to_pydict() for batch in views_of_batches(batches, RECIPE, FRACTIONS, 0, num_views=3)]
     for batch in made:
         [split] = set(batch["split"])
         galaxies = [str(shade) for shade in (20, 40, 60, 80) if split_of(str(shade), FRACTIONS) == split]
@@ -74,8 +74,8 @@ def test_batches_come_out_by_split_with_the_views_asked_for() -> None:
 @pytest.mark.parametrize("contents", [BROKEN, {}], ids=["all broken", "no rows"])
 def test_nothing_comes_of_batches_without_sound_images(contents: dict[int, bytes]) -> None:
     empty = batch_of(contents) if contents else batch_of(SOUND).slice(0, 0)
-    assert list(views_of_batches([empty], RECIPE, FRACTIONS)) == []
-    assert list(views_of_batches([], RECIPE, FRACTIONS)) == []
+    assert list(views_of_batches([empty], RECIPE, FRACTIONS, 0)) == []
+    assert list(views_of_batches([], RECIPE, FRACTIONS, 0)) == []
 
 
 @pytest.mark.parametrize("num_galaxies", [SPREAD, 2 * SPREAD - 1, 2 * SPREAD, 3 * SPREAD + 70])
@@ -83,7 +83,7 @@ def test_no_galaxy_comes_twice_in_a_window_where_there_are_enough_of_them(num_ga
     galaxies = {shade: SOUND[20] for shade in range(num_galaxies)}
     shades = list(galaxies)
     batches = [batch_of({s: galaxies[s] for s in shades[start : start + 64]}) for start in range(0, num_galaxies, 64)]
-    made = list(views_of_batches(batches, RECIPE, (1.0, 0.0, 0.0)))
+    made = list(views_of_batches(batches, RECIPE, (1.0, 0.0, 0.0), split_seed=0))
     assert max(batch.num_rows for batch in made) <= 256
     rows = [galaxy_id for batch in made for galaxy_id in batch.column("galaxy_id").to_pylist()]
     assert len(rows) == 16 * num_galaxies == 16 * len(set(rows))

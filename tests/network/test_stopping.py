@@ -102,12 +102,12 @@ def test_all_ranks_make_the_steps_that_fit_into_the_time_by_the_clock_of_one(
     run: Path, start: Callable[..., Training]
 ) -> None:
     flags = ["--weights", "none", "--network", "resnet18", "--epochs", "1000", "--batch-size", "16"]
-    training = start(*flags, "--max-minutes", "0.1")
+    training = start(*flags, "--max-minutes", "0.2")
     assert training.end() == 0, training.said()
     content = newest(run)
     assert content["finished"]
-    assert 5 < content["training_s"] < 8
-    assert content["history"][-1]["step"] == content["step"] > 20
+    assert content["history"][-1]["step"] == content["step"] >= 20
+    assert abs(content["training_s"] - 12) < 20 * content["training_s"] / content["step"]
 
 
 def test_a_killed_rank_ends_all_and_a_rerun_ends_as_if_nothing_had_happened(

@@ -236,25 +236,25 @@ def test_training_ends_when_two_epochs_were_no_better(
 def test_the_time_allowed_holds_where_steps_get_slower_or_faster(
     later_s: float, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps take a second, and another time from the 61st on, by a clock of the test's own."""
-    trainer = trainer_of(job_of(run, epochs=100, max_minutes=4.0))
+    """Steps take a second, and another time from the 21st on, by a clock of the test's own."""
+    trainer = trainer_of(job_of(run, epochs=100, max_minutes=2.5))
     took: list[float] = []
     count = trainer._count
 
     def counting(loss: float, views: int, seconds: float) -> None:
-        took.append(1.0 if trainer.step < 60 else later_s)
+        took.append(1.0 if trainer.step < 20 else later_s)
         count(loss, views, took[-1])
 
     monkeypatch.setattr(trainer, "_count", counting)
     monkeypatch.setattr(trainer.learner, "step", lambda *arguments: Step(1.0, stop=False))
     trainer.run_epochs()
-    assert abs(sum(took) - 240) <= later_s
+    assert abs(sum(took) - 150) <= later_s
     assert trainer.history[-1]["step"] == trainer.step == len(took)
 
 
 def test_the_time_allowed_is_that_of_all_sittings(run: Path) -> None:
     trained_s = 0.0
-    for step, minutes in [(3, 5.0), (6, 5.0), (9, 2.5)]:
+    for step, minutes in [(3, 5.0), (6, 5.0), (9, 4.0)]:
         sitting = trainer_of(job_of(run, epochs=1_000, max_minutes=minutes))
         assert sitting.earlier_s == pytest.approx(trained_s)
         if trained_s:  # planned at once, by the speed until then
@@ -265,7 +265,7 @@ def test_the_time_allowed_is_that_of_all_sittings(run: Path) -> None:
         with pytest.raises(UserError, match=f"Stopped after step {step} "):
             sitting.run_epochs()
         trained_s += sitting.training_s
-    assert 180 < trained_s < 200
+    assert trained_s > 180
     overdue = trainer_of(job_of(run, epochs=1_000, max_minutes=2.5))
     overdue.run_epochs()
     assert (overdue.step, overdue.history[-1]["step"]) == (9, 9)

@@ -73,6 +73,7 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
             "recipe": asdict(recipe),
             "classes": labels.classes,
             "label_rule": labels.rule,
+            "split": {"fractions": list(settings.split_fractions), "seed": settings.split_seed},
             "other_files": images.num_other_files,
             **counts,
             "files": describe_files(views_path),

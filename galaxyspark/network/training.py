@@ -132,10 +132,29 @@ def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
         UserError: As ``train`` would, later.
     """
     starting_point(job, run, data)  # before weights are downloaded that a stopped training did not start from
+    _require_unseen_galaxies(job.train.weights, data)
     build_network(job.train.network, make_objective(job.train, data).num_outputs, job.train.weights)
     split = _split(job, run, data, "train", torch.device("cpu"))
     TrainingViews(split, job.train.batch_size, Shard(0, job.ranks), job.seed)
     _require_validation(run, data)
+
+
+def _require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
+    """Refuse the weights of another run that has learned from galaxies which are to judge this one."""
+    other = RunDirectory(Path(weights)).published().get("augment", {}) if Path(weights).is_dir() else {}
+    theirs, ours = other.get("split"), data.get("split")
+    if not theirs or not ours or other["inputs"]["labels"] != data["inputs"]["labels"]:
+        return
+    if theirs["seed"] != ours["seed"] or theirs["fractions"][0] > ours["fractions"][0]:
+        raise UserError(
+            f"--weights {weights}: that run was trained on galaxies that are for validation or test here. "
+            f"Its views have --split-seed {theirs['seed']} and --split-fractions {_shares(theirs)}, "
+            f"these {ours['seed']} and {_shares(ours)}. Augment with its splits, or start from other weights."
+        )
+
+
+def _shares(split: dict[str, Any]) -> str:
+    return " ".join(f"{share:g}" for share in split["fractions"])
 
 
 def _require_validation(run: RunDirectory, data: dict[str, Any]) -> None:
@@ -245,6 +264,7 @@ class Trainer:
             UserError: The views, the weights or the checkpoints cannot be had.
         """
         _require_validation(run, data)
+        _require_unseen_galaxies(job.train.weights, data)
         self.job, self.run, self.data = job, run, data
         self.settings: TrainSettings = job.train
         self.classes: tuple[str, ...] = tuple(data["classes"])
@@ -345,8 +365,10 @@ class Trainer:
 
     def _show(self, epoch: int, rate: float, bar: tqdm) -> None:
         loss = self.epoch_loss / self.epoch_views
-        bar.total = self.plan.total_steps
-        state = f"epoch {epoch}/{self.plan.epochs}, loss {loss:.3f}, {self.views_per_s():.0f} views/s"
+        planned = not self.settings.max_minutes or self.steps_here >= _STEPS_BETWEEN_PLANS or self.earlier_s
+        bar.total = self.plan.total_steps if planned else None  # else it tells of hours at first
+        of_all = f"/{self.plan.epochs}" if planned else ""
+        state = f"epoch {epoch}{of_all}, loss {loss:.3f}, {self.views_per_s():.0f} views/s"
         bar.set_postfix_str(state, refresh=False)
         bar.update()
         if self.tensorboard:
@@ -463,6 +485,8 @@ class Trainer:
             self._fit_plan_into_time(self.earlier_s / found["step"])
         if hvd.rank() == 0:
             tqdm.write(f"Going on after step {self.step:,} of {self.plan.total_steps:,}.")
+            if self.step == self.plan.total_steps < self.plan.asked_steps:
+                tqdm.write(f"The {self.settings.max_minutes:g} minutes of --max-minutes have been used: no more steps.")
 
     def _start_over(self) -> None:
         """Remove what another training has left; what it published stays until this one has ended."""

@@ -22,6 +22,7 @@ from galaxyspark.network.learner import Step
 from galaxyspark.network.training import STOPPED, Trainer, make_objective, start_horovod, train
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob, TrainSettings
+from tests.conftest import SPLIT_FRACTIONS
 
 SMALL = TrainSettings(weights="none", network="resnet18", epochs=2, batch_size=64, ema_decay=0.9)
 
@@ -252,7 +253,7 @@ def test_the_time_allowed_holds_where_steps_get_slower_or_faster(
     assert trainer.history[-1]["step"] == trainer.step == len(took)
 
 
-def test_the_time_allowed_is_that_of_all_sittings(run: Path) -> None:
+def test_the_time_allowed_is_that_of_all_sittings(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained_s = 0.0
     for step, minutes in [(3, 5.0), (6, 5.0), (9, 4.0)]:
         sitting = trainer_of(job_of(run, epochs=1_000, max_minutes=minutes))
@@ -267,6 +268,7 @@ def test_the_time_allowed_is_that_of_all_sittings(run: Path) -> None:
         trained_s += sitting.training_s
     assert trained_s > 180
     overdue = trainer_of(job_of(run, epochs=1_000, max_minutes=2.5))
+    assert "The 2.5 minutes of --max-minutes have been used: no more steps." in capsys.readouterr().out
     overdue.run_epochs()
     assert (overdue.step, overdue.history[-1]["step"]) == (9, 9)
 
@@ -278,6 +280,34 @@ def test_more_epochs_are_made_where_the_time_allows_for_them(run: Path) -> None:
         stopped.run_epochs()
     plan = trainer_of(job_of(run, epochs=5, max_minutes=60.0)).plan
     assert plan.total_steps == plan.asked_steps == 5 * plan.steps_per_epoch
+
+
+@pytest.mark.parametrize(
+    ("seed", "train_share", "labels", "refused"),
+    [
+        (0, 0.6, "same", False),
+        (0, 0.5, "same", False),
+        (0, 0.7, "same", True),
+        (1, 0.6, "same", True),
+        (1, 0.6, "others", False),
+    ],
+)
+def test_weights_that_have_seen_the_galaxies_of_validation_or_test_are_refused(
+    seed: int, train_share: float, labels: str, refused: bool, run: Path, tmp_path: Path
+) -> None:
+    data = RunDirectory(run).manifest("augment")
+    assert data["split"] == {"fractions": list(SPLIT_FRACTIONS), "seed": 0}
+    other = data | {"split": {"fractions": [train_share, 0.8 - train_share, 0.2], "seed": seed}}
+    if labels == "others":
+        other["inputs"] = data["inputs"] | {"labels": "others.csv"}
+    (tmp_path / "other" / "manifests").mkdir(parents=True)
+    (tmp_path / "other" / "manifests" / "augment.json").write_text(json.dumps(other))
+    # It has no model: the galaxies are looked at first.
+    what = "trained on galaxies that are for validation or test here" if refused else "no such file or trained run"
+    for check in (True, False):
+        job = dataclasses.replace(job_of(run, weights=str(tmp_path / "other")), check=check)
+        with pytest.raises(UserError, match=what):
+            train(job)
 
 
 def test_both_objectives_stand_in_the_manifest_once_both_were_trained(run: Path) -> None:

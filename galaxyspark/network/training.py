@@ -365,7 +365,7 @@ class Trainer:
 
     def _show(self, epoch: int, rate: float, bar: tqdm) -> None:
         loss = self.epoch_loss / self.epoch_views
-        planned = not self.settings.max_minutes or self.steps_here >= _STEPS_BETWEEN_PLANS or self.earlier_s
+        planned = not self.settings.max_minutes or self.steps_here > _STEPS_BETWEEN_PLANS or self.earlier_s
         bar.total = self.plan.total_steps if planned else None  # else it tells of hours at first
         of_all = f"/{self.plan.epochs}" if planned else ""
         state = f"epoch {epoch}{of_all}, loss {loss:.3f}, {self.views_per_s():.0f} views/s"

@@ -61,7 +61,7 @@ class AugmentSettings:
     """Shares of galaxies in train, validation and test; they add up to 1."""
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Which galaxies those are: with another, training can be repeated on other splits of the same shares. Weights of
-    one such run have seen the test galaxies of the others: never start one --weights from another."""
+    one such run have seen the test galaxies of the others, which refuse them."""
     label_rule: Literal["argmax", "threshold", "clean"] = "argmax"
     """How votes become a class. argmax: the answer to question 1 with most votes. threshold: artifact from
     --artifact-threshold upward, else the answer with more votes of the other two. clean: argmax, but galaxies under

@@ -41,12 +41,13 @@ from galaxyspark.dataset.write import (
     GALAXIES_PER_TASK,
     make_dataset,
     make_recipe,
+    make_split_rule,
     row_group_mb,
     sample_of_training,
     with_labels,
     write_views,
 )
-from galaxyspark.galaxyzoo.splits import split_of
+from galaxyspark.galaxyzoo.splits import SplitRule
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.settings import AugmentSettings, SimulateJob, SimulateSettings
 from galaxyspark.spark import start_session
@@ -75,12 +76,14 @@ class Work:
         images: The images, listed.
         labels_file: Their labels, in the challenge's format,
         labels: and as read.
+        split_rule: Which split each galaxy belongs to.
         recipe: Of their views.
     """
 
     images: Images
     labels_file: Path
     labels: Labels
+    split_rule: SplitRule
     recipe: ViewRecipe
 
     @property
@@ -108,8 +111,9 @@ def prepare(spark: SparkSession, directory: Path, num_galaxies: int) -> Work:
     images = find_images(spark, str(directory / "simulated" / "images"))
     labels_file = directory / "simulated" / "labels.csv"
     labels = read_labels(spark, str(labels_file), _SETTINGS)
-    sample = sample_of_training(images, labels, _SETTINGS.split_fractions, _SETTINGS.split_seed)
-    return Work(images, labels_file, labels, make_recipe(spark, _SETTINGS, _SEED, images, sample))
+    split_rule = make_split_rule(images, labels, _SETTINGS)
+    sample = sample_of_training(images, labels, split_rule)
+    return Work(images, labels_file, labels, split_rule, make_recipe(spark, _SETTINGS, _SEED, images, sample))
 
 
 def measure_all(spark: SparkSession, work: Work, little: Work, rounds: int) -> list[Measurement]:
@@ -146,7 +150,7 @@ def measure_kernel(pool: Pool, work: Work, rounds: int) -> Measurement:
 def run_spark(spark: SparkSession, work: Work, directory: Path) -> Path:
     """The job's own path; returns the dataset it wrote."""
     views_path = directory / "views"
-    make_dataset(spark, work.images, work.labels, work.recipe, _SETTINGS, views_path)
+    make_dataset(spark, work.images, work.labels, work.recipe, work.split_rule, views_path, _SETTINGS.row_group_mb)
     return views_path
 
 
@@ -161,7 +165,7 @@ def _num_views_of_file(kernel: Callable[..., list[bytes]], recipe: ViewRecipe, f
 
 def run_ray(ray: RayData, work: Work, directory: Path) -> Path:
     """Ray Data; returns the dataset it wrote."""
-    return ray.run(Path(work.images.folder), work.labels_file, work.recipe, _SETTINGS.split_fractions, directory)
+    return ray.run(Path(work.images.folder), work.labels_file, work.recipe, work.split_rule, directory)
 
 
 def run_kernel(pool: Pool, name: str, files: list[Path], recipe: ViewRecipe, _: Path) -> int:
@@ -185,17 +189,17 @@ def run_row_at_a_time(spark: SparkSession, work: Work, directory: Path) -> Path:
     row_groups_mb = row_group_mb(labelled_df.count(), work.recipe.size_px, _SETTINGS.row_group_mb)
     with images_read(spark, work.images, labelled_df, GALAXIES_PER_TASK) as content_df:
         columns_df = content_df.select(*labelled_df.columns, "content").drop("path", "length", "modified", "reason")
-        rows = columns_df.rdd.flatMap(partial(_rows_of_galaxy, schema, work.recipe))
+        rows = columns_df.rdd.flatMap(partial(_rows_of_galaxy, schema, work.recipe, work.split_rule))
         views_df = spark.createDataFrame(rows, schema.as_spark_schema())
         write_views(spark, views_df, views_path, schema, row_groups_mb)
     return views_path
 
 
-def _rows_of_galaxy(schema: Unischema, recipe: ViewRecipe, galaxy: Row) -> Iterator[Row]:
+def _rows_of_galaxy(schema: Unischema, recipe: ViewRecipe, split_rule: SplitRule, galaxy: Row) -> Iterator[Row]:
     keep_freed_memory()
     values = galaxy.asDict()
     content = values.pop("content")
-    split = split_of(galaxy.galaxy_id, _SETTINGS.split_fractions)
+    split = split_rule.split_of(galaxy.galaxy_id, galaxy.label)
     for view, pixels in enumerate(view_pixels(content, galaxy.galaxy_id, recipe)):
         yield dict_to_spark_row(schema, values | {"view": view, "image": pixels[..., ::-1], "split": split})
 

@@ -70,5 +70,7 @@ def pack(spark: SparkSession, work: Work, directory: Path) -> dict[str, str]:
 def run(spark: SparkSession, work: Work, folder: str, directory: Path) -> Path:
     """List the images of a folder and make their views; returns the dataset."""
     views_path = directory / "views"
-    make_dataset(spark, find_images(spark, folder), work.labels, work.recipe, _SETTINGS, views_path)
+    make_dataset(
+        spark, find_images(spark, folder), work.labels, work.recipe, work.split_rule, views_path, _SETTINGS.row_group_mb
+    )
     return views_path

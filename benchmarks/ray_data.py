@@ -19,13 +19,13 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from galaxyspark.errors import UserError
+from galaxyspark.galaxyzoo.splits import SplitRule
 from galaxyspark.views.augment import ViewRecipe
 
 RAY_VERSION = "2.60.0"
@@ -85,16 +85,14 @@ class RayData:
         """Stop Ray and everything it has started."""
         self._resources.close()
 
-    def run(
-        self, images: Path, labels: Path, recipe: ViewRecipe, split_fractions: Sequence[float], directory: Path
-    ) -> Path:
+    def run(self, images: Path, labels: Path, recipe: ViewRecipe, split_rule: SplitRule, directory: Path) -> Path:
         """Make the views of all images and write them as Parquet, with the columns and the partitions of the stage.
 
         Args:
             images: Folder of images, all of them readable and labelled.
             labels: CSV in the challenge's format.
             recipe: What all views have in common.
-            split_fractions: Shares of train, validation and test.
+            split_rule: Which split a galaxy belongs to.
             directory: Where to write; it must not hold a dataset yet.
 
         Returns:
@@ -108,7 +106,7 @@ class RayData:
             "labels": str(labels),
             # The worker has the same classes from the same checkout.
             "recipe": base64.b64encode(pickle.dumps(recipe)).decode(),
-            "split_fractions": list(split_fractions),
+            "split_rule": base64.b64encode(pickle.dumps(split_rule)).decode(),
             "dataset": str(directory / "views"),
         }
         with suppress(BrokenPipeError):  # where it has ended, the missing reply tells

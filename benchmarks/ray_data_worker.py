@@ -13,7 +13,6 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +23,7 @@ import pyarrow.compute as pc
 import ray
 from pyarrow import csv
 
-from galaxyspark.galaxyzoo.splits import split_of
+from galaxyspark.galaxyzoo.splits import SplitRule
 from galaxyspark.galaxyzoo.tree import ID_COLUMN, MORPHOLOGY_CLASSES, VOTE_COLUMNS
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views
@@ -71,7 +70,7 @@ def write_views(request: dict[str, Any], num_blocks: int) -> None:
     arguments = {
         "labels": ray.put(read_labels(request["labels"])),  # once for all batches
         "recipe": pickle.loads(base64.b64decode(request["recipe"])),
-        "split_fractions": request["split_fractions"],
+        "split_rule": pickle.loads(base64.b64decode(request["split_rule"])),
     }
     images = ray.data.read_binary_files(request["images"], include_paths=True, override_num_blocks=num_blocks)
     views = images.map_batches(
@@ -91,9 +90,7 @@ def read_labels(file: str) -> pa.Table:
     return pa.table({"galaxy_id": votes[ID_COLUMN], "label": labels} | fields).combine_chunks()
 
 
-def views_of_batch(
-    batch: pa.Table, labels: ray.ObjectRef, recipe: ViewRecipe, split_fractions: Sequence[float]
-) -> pa.Table:
+def views_of_batch(batch: pa.Table, labels: ray.ObjectRef, recipe: ViewRecipe, split_rule: SplitRule) -> pa.Table:
     """Images with their paths to one row a view: view 0 of all galaxies of the batch first, then view 1."""
     keep_freed_memory()
     labels = ray.get(labels)
@@ -105,9 +102,10 @@ def views_of_batch(
         make_views(content.as_py(), galaxy_id, recipe)
         for content, galaxy_id in zip(batch["bytes"], galaxy_ids, strict=True)
     ]
-    splits = [split_of(galaxy_id, split_fractions) for galaxy_id in galaxy_ids]
+    of_galaxies = labels.take(rows)
+    splits = list(map(split_rule.split_of, galaxy_ids, of_galaxies["label"].to_pylist()))
     return (
-        labels.take(pa.array(np.tile(rows, NUM_VIEWS)))
+        of_galaxies.take(pa.array(np.tile(np.arange(len(galaxy_ids)), NUM_VIEWS)))
         .add_column(1, "view", pa.array(np.repeat(np.arange(NUM_VIEWS, dtype=np.int8), len(galaxy_ids))))
         .append_column("image", pa.array([of_galaxy[view] for view in range(NUM_VIEWS) for of_galaxy in views]))
         .append_column("split", pa.array(splits * NUM_VIEWS))

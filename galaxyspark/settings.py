@@ -62,6 +62,9 @@ class AugmentSettings:
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Which galaxies those are: with another, training can be repeated on other splits of the same shares. Weights of
     one such run have seen the test galaxies of the others, which refuse them."""
+    stratify: bool = False
+    """Give each class these shares of its own galaxies, so that a rare one is in every split in proportion. Without
+    it a galaxy's id alone decides, and galaxies that are added later move none into another split."""
     label_rule: Literal["argmax", "threshold", "clean"] = "argmax"
     """How votes become a class. argmax: the answer to question 1 with most votes. threshold: artifact from
     --artifact-threshold upward, else the answer with more votes of the other two. clean: argmax, but galaxies under

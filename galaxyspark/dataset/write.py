@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,9 @@ from galaxyspark.dataset.labels import Labels, check_match, read_labels
 from galaxyspark.dataset.petastorm_files import petastorm_files
 from galaxyspark.dataset.reconcile import count_views, describe_files, write_quarantine
 from galaxyspark.dataset.schema import views_schema
+from galaxyspark.dataset.stratify import stratified
 from galaxyspark.errors import UserError
-from galaxyspark.galaxyzoo.splits import split_of
+from galaxyspark.galaxyzoo.splits import SplitRule
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import AugmentJob, AugmentSettings
 from galaxyspark.spark import progress
@@ -58,13 +58,14 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
         check_match(images.files_df, labels, job.images, job.labels)
 
     with RunDirectory(job.run).stage("augment", job, {"images": job.images, "labels": job.labels}) as staging:
-        sample = sample_of_training(images, labels, settings.split_fractions, settings.split_seed)
+        split_rule = make_split_rule(images, labels, settings)
+        sample = sample_of_training(images, labels, split_rule)
         recipe = make_recipe(spark, settings, job.seed, images, sample)
         if settings.preview:
             write_preview(spark, images, sample[:_PREVIEW_IMAGES], recipe, staging.path("preview.png"))
         views_path = staging.place("views")
         with progress(spark, "augment"):
-            make_dataset(spark, images, labels, recipe, settings, views_path)
+            make_dataset(spark, images, labels, recipe, split_rule, views_path, settings.row_group_mb)
         quarantined = write_quarantine(
             spark, images, labels, views_path, staging.place("quarantine"), recipe.reading, settings.max_quarantined
         )
@@ -73,7 +74,7 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
             "recipe": asdict(recipe),
             "classes": labels.classes,
             "label_rule": labels.rule,
-            "split": {"fractions": list(settings.split_fractions), "seed": settings.split_seed},
+            "split": asdict(split_rule),
             "other_files": images.num_other_files,
             **counts,
             "files": describe_files(views_path),
@@ -82,18 +83,22 @@ def augment(spark: SparkSession, job: AugmentJob) -> dict[str, Any]:
     return staging.manifest
 
 
-def sample_of_training(images: Images, labels: Labels, split_fractions: Sequence[float], split_seed: int) -> list[str]:
+def make_split_rule(images: Images, labels: Labels, settings: AugmentSettings) -> SplitRule:
+    """How the galaxies that have an image and a label are shared out."""
+    rule = SplitRule(settings.split_fractions, settings.split_seed)
+    return stratified(rule, with_labels(images, labels)) if settings.stratify else rule
+
+
+def sample_of_training(images: Images, labels: Labels, split_rule: SplitRule) -> list[str]:
     """Ids of some hundred images of the training split, the same ones however the images are listed."""
     candidates = (
-        images.files_df.where("reason IS NULL")
-        .join(labels.galaxies_df, "galaxy_id", "left_semi")
+        with_labels(images, labels)
         .orderBy(F.xxhash64("galaxy_id"))
-        .select("galaxy_id")
+        .select("galaxy_id", "label")
         .limit(4 * _COLOUR_SAMPLE)
         .collect()
     )
-    ids = (row["galaxy_id"] for row in candidates)
-    sample = [galaxy_id for galaxy_id in ids if split_of(galaxy_id, split_fractions, split_seed) == "train"]
+    sample = [galaxy_id for galaxy_id, label in candidates if split_rule.split_of(galaxy_id, label) == "train"]
     if not candidates:
         reasons = images.files_df.where("reason IS NOT NULL").groupBy("reason").count().orderBy(F.desc("count"))
         most = "".join(f", most of them for: {row['reason']}" for row in reasons.limit(1).collect())
@@ -157,14 +162,20 @@ def write_preview(spark: SparkSession, images: Images, sample: list[str], recipe
 
 
 def make_dataset(
-    spark: SparkSession, images: Images, labels: Labels, recipe: ViewRecipe, settings: AugmentSettings, path: Place
+    spark: SparkSession,
+    images: Images,
+    labels: Labels,
+    recipe: ViewRecipe,
+    split_rule: SplitRule,
+    path: Place,
+    largest_row_group_mb: int,
 ) -> None:
     """Images and labels to the petastorm dataset of views."""
     schema = views_schema(recipe.size_px, recipe.jpeg_quality)
     labelled_df = with_labels(images, labels)
-    row_groups_mb = row_group_mb(labelled_df.count(), recipe.size_px, settings.row_group_mb)
+    row_groups_mb = row_group_mb(labelled_df.count(), recipe.size_px, largest_row_group_mb)
     with images_read(spark, images, labelled_df, GALAXIES_PER_TASK) as content_df:
-        views_df = make_views_df(content_df, schema, recipe, settings.split_fractions, settings.split_seed)
+        views_df = make_views_df(content_df, schema, recipe, split_rule)
         write_views(spark, views_df, path, schema, row_groups_mb)
 
 
@@ -179,13 +190,11 @@ def row_group_mb(num_images: int, view_size_px: int, largest_mb: int) -> int:
     return max(1, min(largest_mb, round(expected_mb / _MIN_ROW_GROUPS)))
 
 
-def make_views_df(
-    content_df: DataFrame, schema: Unischema, recipe: ViewRecipe, split_fractions: Sequence[float], split_seed: int
-) -> DataFrame:
+def make_views_df(content_df: DataFrame, schema: Unischema, recipe: ViewRecipe, split_rule: SplitRule) -> DataFrame:
     """Images with their ``content`` and labels to one row a view; the columns are those of ``schema``."""
     columns = list(schema.fields)
     of_galaxy = [name for name in columns if name not in ("view", "image", "split")]
-    make_views = partial(views_of_batches, recipe=recipe, split_fractions=split_fractions, split_seed=split_seed)
+    make_views = partial(views_of_batches, recipe=recipe, split_rule=split_rule)
     ordered = partial(_in_order, make_views, columns)
     return content_df.select(*of_galaxy, "content").mapInArrow(ordered, schema.as_spark_schema())
 

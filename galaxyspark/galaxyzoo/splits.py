@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 SPLITS = ("train", "validation", "test")
 
 
-def split_of(galaxy_id: str, fractions: Sequence[float], seed: int = 0) -> str:
-    """The split of a galaxy; nothing but these decides, so that further galaxies move none.
+def position_of(galaxy_id: str, seed: int = 0) -> float:
+    """Where a galaxy lies from 0 to below 1: uniform, and independent of any other galaxy's place.
 
     Args:
         galaxy_id: As text.
-        fractions: Shares of train, validation and test; they add up to 1.
-        seed: Another gives other splits of the same shares; at least 0, below 2^128.
-
-    Returns:
-        One of ``SPLITS``.
+        seed: Another gives other places; at least 0, below 2^128.
     """
     digest = hashlib.blake2b(galaxy_id.encode(), digest_size=8, salt=seed.to_bytes(16, "little")).digest()
-    position = int.from_bytes(digest, "little") / 2**64
-    if position < fractions[0]:
-        return "train"
-    return "validation" if position < fractions[0] + fractions[1] else "test"
+    return int.from_bytes(digest, "little") / 2**64
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How galaxies are shared out.
+
+    Attributes:
+        fractions: Shares of train, validation and test; they add up to 1.
+        seed: Of the galaxies' places; see ``position_of``.
+        ends: For each class that has its shares to itself: the place up to which a galaxy is for training, and that
+            up to which one beyond is for validation. The other classes share what ``fractions`` say, and there nothing
+            but a galaxy's id decides: further galaxies move none.
+    """
+
+    fractions: tuple[float, float, float]
+    seed: int = 0
+    ends: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def split_of(self, galaxy_id: str, label: str) -> str:
+        """The split of a galaxy of a class, one of ``SPLITS``."""
+        position = position_of(galaxy_id, self.seed)
+        train_end, validation_end = self.ends_of(label)
+        if position < train_end:
+            return "train"
+        return "validation" if position < validation_end else "test"
+
+    def ends_of(self, label: str) -> tuple[float, float]:
+        """The places, 0 to 1, at which training and validation end for a class."""
+        return self.ends.get(label, (self.fractions[0], self.fractions[0] + self.fractions[1]))

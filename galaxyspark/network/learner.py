@@ -164,7 +164,7 @@ class Learner:
 
 
 def turned(images: Tensor) -> Tensor:
-    """Flip and transpose every image or not, at random: each of a square's eight symmetries is equally likely.
+    """Turn every image by one of a square's eight symmetries, at random, each equally likely.
 
     Quarter turns and flips move pixels without mixing them. They make no difference to what a galaxy is, unless its
     handedness is asked for, which the stored views do not keep either.
@@ -175,10 +175,13 @@ def turned(images: Tensor) -> Tensor:
     Returns:
         The same shape and type, contiguous: of it come channels-last inputs, others make a network slower.
     """
-    draws = to_device(torch.rand(3, len(images), 1, 1, 1) < 0.5, images.device)
-    images = torch.where(draws[0], images.flip(1), images)
-    images = torch.where(draws[1], images.flip(2), images)
-    return torch.where(draws[2], images.transpose(1, 2), images).contiguous()
+    symmetry_of = torch.randint(8, (len(images),))
+    result = torch.empty_like(images)
+    for symmetry in range(8):
+        chosen = to_device((symmetry_of == symmetry).nonzero()[:, 0], images.device)
+        mirrored = images[chosen].flip(1) if symmetry >= 4 else images[chosen]
+        result[chosen] = torch.rot90(mirrored, symmetry % 4, (1, 2))
+    return result
 
 
 def _seed_of(*numbers: int) -> int:

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from galaxyspark.dataset.read import Shard, Split, TrainingViews, evaluation_batches
 from galaxyspark.errors import UserError
+from galaxyspark.galaxyzoo.splits import SplitRule
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.card import ModelCard
 from galaxyspark.network.checkpoints import Checkpoints
@@ -142,19 +143,21 @@ def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
 def _require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
     """Refuse the weights of another run that has learned from galaxies which are to judge this one."""
     other = RunDirectory(Path(weights)).published().get("augment", {}) if Path(weights).is_dir() else {}
-    theirs, ours = other.get("split"), data.get("split")
-    if not theirs or not ours or other["inputs"]["labels"] != data["inputs"]["labels"]:
+    if "split" not in other or "split" not in data or other["inputs"]["labels"] != data["inputs"]["labels"]:
         return
-    if theirs["seed"] != ours["seed"] or theirs["fractions"][0] > ours["fractions"][0]:
+    theirs, ours = SplitRule(**other["split"]), SplitRule(**data["split"])
+    more_of = [label for label in data["classes"] if theirs.ends_of(label)[0] > ours.ends_of(label)[0]]
+    if theirs.seed != ours.seed or more_of:
         raise UserError(
-            f"--weights {weights}: that run was trained on galaxies that are for validation or test here. "
-            f"Its views have --split-seed {theirs['seed']} and --split-fractions {_shares(theirs)}, "
-            f"these {ours['seed']} and {_shares(ours)}. Augment with its splits, or start from other weights."
+            f"--weights {weights}: that run was trained on galaxies that are for validation or test here. Its views "
+            f"have {_split_flags(theirs)}, these {_split_flags(ours)}. Augment with its splits, or start from other "
+            "weights."
         )
 
 
-def _shares(split: dict[str, Any]) -> str:
-    return " ".join(f"{share:g}" for share in split["fractions"])
+def _split_flags(rule: SplitRule) -> str:
+    shares = " ".join(f"{share:g}" for share in rule.fractions)
+    return f"--split-seed {rule.seed} --split-fractions {shares}" + (" --stratify" if rule.ends else "")
 
 
 def _require_validation(run: RunDirectory, data: dict[str, Any]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from galaxyspark.galaxyzoo.splits import SPLITS, split_of
+from galaxyspark.galaxyzoo.splits import SPLITS, SplitRule
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.views.augment import NUM_VIEWS, ViewRecipe, make_views
 from galaxyspark.views.colour import ColourSums
@@ -25,8 +25,7 @@ _ROWS_OF_BATCH = 256
 def views_of_batches(
     batches: Iterable[pa.RecordBatch],
     recipe: ViewRecipe,
-    split_fractions: Sequence[float],
-    split_seed: int,
+    split_rule: SplitRule,
     num_views: int = NUM_VIEWS,
 ) -> Iterator[pa.RecordBatch]:
     """Views of every galaxy whose image can be decoded; the others are left out (and found by what is missing).
@@ -38,8 +37,7 @@ def views_of_batches(
         batches: With ``galaxy_id``, ``content`` (bytes of the image file) and any other columns, which are repeated
             for every view.
         recipe: What all views have in common.
-        split_fractions: Shares of train, validation and test.
-        split_seed: Which splits of these shares.
+        split_rule: Which split a galaxy of a class belongs to.
         num_views: Views of each galaxy, from view 0 on.
 
     Yields:
@@ -50,13 +48,14 @@ def views_of_batches(
     waiting = {split: _Waiting(split, num_views) for split in SPLITS}
     for batch in batches:
         rows_of_split: dict[str, list[int]] = {split: [] for split in SPLITS}
-        galaxy_ids, contents = batch.column("galaxy_id").to_pylist(), batch.column("content")
-        for row, galaxy_id in enumerate(galaxy_ids):
+        galaxy_ids, labels_of_rows = batch.column("galaxy_id").to_pylist(), batch.column("label").to_pylist()
+        contents = batch.column("content")
+        for row, (galaxy_id, label) in enumerate(zip(galaxy_ids, labels_of_rows, strict=True)):
             try:
                 views = make_views(contents[row].as_py(), galaxy_id, recipe, range(num_views))
             except UnreadableImageError:
                 continue
-            split = split_of(galaxy_id, split_fractions, split_seed)
+            split = split_rule.split_of(galaxy_id, label)
             waiting[split].views.append(views)
             rows_of_split[split].append(row)
         labels = batch.select([name for name in batch.schema.names if name != "content"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import shutil
 import struct
 import warnings
@@ -30,7 +31,7 @@ from galaxyspark.dataset.labels import read_labels
 from galaxyspark.dataset.schema import views_schema
 from galaxyspark.dataset.write import augment, make_views_df, row_group_mb, sample_of_training, with_labels
 from galaxyspark.errors import UserError
-from galaxyspark.galaxyzoo.splits import split_of
+from galaxyspark.galaxyzoo.splits import SPLITS, SplitRule
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import AugmentJob, AugmentSettings
 from galaxyspark.views.augment import ViewRecipe, make_views
@@ -58,7 +59,8 @@ def test_every_galaxy_has_16_views_in_one_split(views_pdf: pd.DataFrame, galaxie
     assert all(views == list(range(16)) for views in views_of)
     splits = views_pdf.groupby("galaxy_id")["split"].agg(["nunique", "first"])
     assert (splits["nunique"] == 1).all()
-    assert all(splits["first"][galaxy_id] == split_of(galaxy_id, SPLIT_FRACTIONS) for galaxy_id in images)
+    rule = SplitRule(SPLIT_FRACTIONS)
+    assert all(splits["first"][galaxy_id] == rule.split_of(galaxy_id, "any class") for galaxy_id in images)
     assert manifest["counts"]["views"] == views_pdf.groupby("split").size().to_dict()
     assert manifest["counts"]["images"] == 60 == manifest["counts"]["galaxies"]
 
@@ -93,7 +95,7 @@ def test_bytes_do_not_depend_on_partitioning(spark: SparkSession, galaxies, augm
     schema = views_schema(recipe.size_px, recipe.jpeg_quality)
     with images_read(spark, images, with_labels(images, labels), 60) as content_df:
         content_df = content_df.repartition(7, F.xxhash64("path"))
-        again_df = make_views_df(content_df, schema, recipe, SPLIT_FRACTIONS, split_seed=0)
+        again_df = make_views_df(content_df, schema, recipe, SplitRule(SPLIT_FRACTIONS))
         again = {(row[0], row[1]): bytes(row[2]) for row in again_df.select("galaxy_id", "view", "image").collect()}
     assert again == {(row.galaxy_id, row.view): row.image for row in views_pdf.itertuples()}
     some_id = views_pdf["galaxy_id"].iloc[0]
@@ -288,9 +290,26 @@ def test_another_split_seed_splits_anew_and_draws_colours_from_its_own_training_
     job = AugmentJob(run=tmp_path, images=str(galaxies.images), labels=str(galaxies.labels), augment=settings)
     counts = augment(spark, job)["counts"]
     split = pd.read_parquet(tmp_path / "views", columns=["galaxy_id", "split"]).set_index("galaxy_id")["split"]
-    assert all(of_view == split_of(galaxy_id, SPLIT_FRACTIONS, seed=3) for galaxy_id, of_view in split.items())
-    assert {split_of(galaxy_id, SPLIT_FRACTIONS, seed=3) for galaxy_id in samples[0]} == {"train"}
+    rule = SplitRule(SPLIT_FRACTIONS, seed=3)
+    assert all(of_view == rule.split_of(galaxy_id, "any class") for galaxy_id, of_view in split.items())
+    assert {rule.split_of(galaxy_id, "any class") for galaxy_id in samples[0]} == {"train"}
     assert 16 * len(samples[0]) == counts["views"]["train"]
+
+
+def test_strata_give_each_class_its_shares(spark: SparkSession, galaxies, tmp_path: Path) -> None:
+    settings = AugmentSettings(view_size_px=32, split_fractions=SPLIT_FRACTIONS, stratify=True)
+    job = AugmentJob(run=tmp_path, images=str(galaxies.images), labels=str(galaxies.labels), augment=settings)
+    manifest = augment(spark, job)
+    views_pdf = pd.read_parquet(tmp_path / "views", columns=["galaxy_id", "label", "split"]).drop_duplicates()
+    assert len(views_pdf) == 60
+    found = views_pdf.groupby(["label", "split"], observed=True).size()
+    for label, count in views_pdf["label"].value_counts().items():
+        train, validation = math.ceil(0.6 * count), math.ceil(0.8 * count) - math.ceil(0.6 * count)
+        expected = {"train": train, "validation": validation, "test": count - train - validation}
+        assert {split: found.get((label, split), 0) for split in SPLITS} == expected
+        assert {split: manifest["galaxies_by_class"][split].get(label, 0) for split in SPLITS} == expected
+    rule = TypeAdapter(SplitRule).validate_python(manifest["split"])
+    assert all(rule.split_of(row.galaxy_id, row.label) == row.split for row in views_pdf.itertuples())
 
 
 def test_fits_images_become_views_too(spark: SparkSession, tmp_path: Path) -> None:

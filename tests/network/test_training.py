@@ -22,7 +22,6 @@ from galaxyspark.network.learner import Step
 from galaxyspark.network.training import STOPPED, Trainer, make_objective, start_horovod, train
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob, TrainSettings
-from tests.conftest import SPLIT_FRACTIONS
 
 SMALL = TrainSettings(weights="none", network="resnet18", epochs=2, batch_size=64, ema_decay=0.9)
 
@@ -283,21 +282,23 @@ def test_more_epochs_are_made_where_the_time_allows_for_them(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "train_share", "labels", "refused"),
+    ("split", "labels", "refused"),
     [
-        (0, 0.6, "same", False),
-        (0, 0.5, "same", False),
-        (0, 0.7, "same", True),
-        (1, 0.6, "same", True),
-        (1, 0.6, "others", False),
+        ({}, "same", False),
+        ({"fractions": [0.5, 0.3, 0.2]}, "same", False),
+        ({"fractions": [0.7, 0.1, 0.2]}, "same", True),
+        ({"seed": 1}, "same", True),
+        ({"seed": 1}, "others", False),
+        ({"ends": {"smooth": [0.5, 0.9], "featured": [0.6, 0.7]}}, "same", False),
+        ({"ends": {"smooth": [0.5, 0.9], "featured": [0.61, 0.7]}}, "same", True),
     ],
 )
 def test_weights_that_have_seen_the_galaxies_of_validation_or_test_are_refused(
-    seed: int, train_share: float, labels: str, refused: bool, run: Path, tmp_path: Path
+    split: dict[str, Any], labels: str, refused: bool, run: Path, tmp_path: Path
 ) -> None:
     data = RunDirectory(run).manifest("augment")
-    assert data["split"] == {"fractions": list(SPLIT_FRACTIONS), "seed": 0}
-    other = data | {"split": {"fractions": [train_share, 0.8 - train_share, 0.2], "seed": seed}}
+    assert data["split"] == {"fractions": [0.6, 0.2, 0.2], "seed": 0, "ends": {}}
+    other = data | {"split": data["split"] | split}
     if labels == "others":
         other["inputs"] = data["inputs"] | {"labels": "others.csv"}
     (tmp_path / "other" / "manifests").mkdir(parents=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from galaxyspark.galaxyzoo.splits import split_of
+from galaxyspark.galaxyzoo.splits import SplitRule
 from galaxyspark.views.augment import ViewRecipe
 from galaxyspark.views.batches import SPREAD, colour_sums_of_batches, reasons_of_batches, views_of_batches
 from galaxyspark.views.reading import Reading
@@ -17,7 +17,8 @@ from galaxyspark.views.reading import Reading
 RECIPE = ViewRecipe(
     seed=1, size_px=32, field_of_view=0.5, colour_strength=0.0, colour_axes=((0.0,) * 3,) * 3, jpeg_quality=95
 )
-FRACTIONS = (0.5, 0.25, 0.25)
+SPLIT_RULE = SplitRule((0.5, 0.25, 0.25), ends={"class of 20": (0.0, 0.0), "class of 60": (0.0, 1.0)})
+ALL_FOR_TRAINING = SplitRule((1.0, 0.0, 0.0))
 
 
 def image_of(shade: int, kind: str = "PNG") -> bytes:
@@ -42,7 +43,7 @@ SOUND = {shade: image_of(shade, "JPEG" if shade % 40 else "PNG") for shade in (2
 
 def test_every_sound_galaxy_is_repeated_for_its_16_views() -> None:
     mixed = {shade: (SOUND | BROKEN)[shade] for shade in (7, 20, 8, 40, 60, 9, 10, 80, 100)}
-    [batch] = views_of_batches([batch_of(mixed)], RECIPE, (1.0, 0.0, 0.0), split_seed=0)
+    [batch] = views_of_batches([batch_of(mixed)], RECIPE, ALL_FOR_TRAINING)
 
     assert set(batch.schema.names) == {"galaxy_id", "label", "path", "length", "view", "image", "split"}
     assert batch.schema.field("view").type == pa.int8()
@@ -62,20 +63,23 @@ def test_every_sound_galaxy_is_repeated_for_its_16_views() -> None:
 
 def test_batches_come_out_by_split_with_the_views_asked_for() -> None:
     batches = [batch_of({20: SOUND[20], 40: SOUND[40]}), batch_of(BROKEN), batch_of({60: SOUND[60], 80: SOUND[80]})]
-    made = [batch.to_pydict() for batch in views_of_batches(batches, RECIPE, FRACTIONS, 0, num_views=3)]
+    made = [batch.to_pydict() for batch in views_of_batches(batches, RECIPE, SPLIT_RULE, num_views=3)]
     for batch in made:
         [split] = set(batch["split"])
-        galaxies = [str(shade) for shade in (20, 40, 60, 80) if split_of(str(shade), FRACTIONS) == split]
+        labels = {str(shade): f"class of {shade}" for shade in (20, 40, 60, 80)}
+        galaxies = [galaxy_id for galaxy_id, label in labels.items() if SPLIT_RULE.split_of(galaxy_id, label) == split]
         assert batch["galaxy_id"] == galaxies * 3
         assert batch["view"] == [view for view in range(3) for _ in galaxies]
+        assert "20" not in galaxies or split == "test"
+        assert "60" not in galaxies or split == "validation"
     assert sum(len(batch["view"]) for batch in made) == 4 * 3
 
 
 @pytest.mark.parametrize("contents", [BROKEN, {}], ids=["all broken", "no rows"])
 def test_nothing_comes_of_batches_without_sound_images(contents: dict[int, bytes]) -> None:
     empty = batch_of(contents) if contents else batch_of(SOUND).slice(0, 0)
-    assert list(views_of_batches([empty], RECIPE, FRACTIONS, 0)) == []
-    assert list(views_of_batches([], RECIPE, FRACTIONS, 0)) == []
+    assert list(views_of_batches([empty], RECIPE, SPLIT_RULE)) == []
+    assert list(views_of_batches([], RECIPE, SPLIT_RULE)) == []
 
 
 @pytest.mark.parametrize("num_galaxies", [SPREAD, 2 * SPREAD - 1, 2 * SPREAD, 3 * SPREAD + 70])
@@ -83,7 +87,7 @@ def test_no_galaxy_comes_twice_in_a_window_where_there_are_enough_of_them(num_ga
     galaxies = {shade: SOUND[20] for shade in range(num_galaxies)}
     shades = list(galaxies)
     batches = [batch_of({s: galaxies[s] for s in shades[start : start + 64]}) for start in range(0, num_galaxies, 64)]
-    made = list(views_of_batches(batches, RECIPE, (1.0, 0.0, 0.0), split_seed=0))
+    made = list(views_of_batches(batches, RECIPE, ALL_FOR_TRAINING))
     assert max(batch.num_rows for batch in made) <= 256
     rows = [galaxy_id for batch in made for galaxy_id in batch.column("galaxy_id").to_pylist()]
     assert len(rows) == 16 * num_galaxies == 16 * len(set(rows))

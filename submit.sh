@@ -135,7 +135,12 @@ train_job() {
   fi
   flags+=(--launcher horovodrun) # whatever the settings of an earlier run say
   # What is wrong with the input is said once, by one process, before the ranks start.
-  asked "--help|-h|--version" || "$bin/python" "$root/jobs/train.py" "${flags[@]}" --ranks "$ranks" --check
+  if asked "--help|-h"; then
+    printf 'Before the flags below: -np RANKS (2), -H HOST:RANKS,... (this machine), --network-interface NAME.\n\n'
+  elif ! asked "--version"; then
+    "$bin/python" "$root/jobs/train.py" "${flags[@]}" --ranks "$ranks" --check
+    echo "Starting ranks: $ranks. It takes about half a minute." >&2
+  fi
   if [ -n "$hosts" ]; then
     # What Horovod remembers of hosts for an hour may have changed; and the terminals on them are to change no byte.
     launcher+=(-H "$hosts" --disable-cache --start-timeout 120 sh -c '[ ! -t 1 ] || stty -opost <&1; exec "$@"' rank)

@@ -1,35 +1,49 @@
-"""Splits in which each class has its own shares, as far as whole galaxies allow."""
+"""Splits in which a class has its own shares, as far as whole galaxies allow."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 
-import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from galaxyspark.galaxyzoo.splits import SplitRule, position_of
 
+MAX_GALAXIES = 10_000
+"""Of a class of more, chance leaves each split its share to half a percent of the class."""
+
 
 def stratified(rule: SplitRule, labelled_df: DataFrame) -> SplitRule:
-    """The rule with ``ends`` for each class: the places of its own galaxies below which its shares lie.
-
-    Classes of more than some thousand galaxies have their shares to 1 in 10,000 galaxies, smaller ones exactly:
-    each share of training, and of training and validation together, is rounded up to a whole galaxy.
+    """The rule with ``ends`` for every class of at most ``MAX_GALAXIES``, by the places of its own galaxies.
 
     Args:
         rule: Fractions and seed.
-        labelled_df: Columns ``galaxy_id`` and ``label`` of all galaxies that are to be shared out.
+        labelled_df: Columns ``galaxy_id`` and ``label`` of the galaxies to share out, each once; those whose image
+            turns out to be unreadable count too.
     """
-    seed = rule.seed
+    counts_df = labelled_df.groupBy("label").count()
+    labels = [row["label"] for row in counts_df.where(F.col("count") <= MAX_GALAXIES).collect()]
+    places: dict[str, list[float]] = defaultdict(list)
+    for row in labelled_df.where(F.col("label").isin(labels)).select("label", "galaxy_id").collect():
+        places[row["label"]].append(position_of(row["galaxy_id"], rule.seed))
+    return replace(rule, ends={label: ends_of(places[label], rule.fractions) for label in sorted(places)})
 
-    @F.pandas_udf("double")  # type: ignore[attr-defined,untyped-decorator]
-    def position(galaxy_ids: pd.Series) -> pd.Series:
-        return galaxy_ids.map(lambda galaxy_id: position_of(galaxy_id, seed))
 
-    shares = [rule.fractions[0], rule.fractions[0] + rule.fractions[1]]
-    ends_df = labelled_df.groupBy("label").agg(F.percentile_approx(position("galaxy_id"), shares).alias("ends"))
-    # The galaxy at the end of a share belongs to it.
-    ends = {label: (math.nextafter(train, 1), math.nextafter(both, 1)) for label, (train, both) in ends_df.collect()}
-    return replace(rule, ends=ends)
+def ends_of(places: Iterable[float], fractions: tuple[float, float, float]) -> tuple[float, float]:
+    """The places at which the training and the validation galaxies of a class end.
+
+    Training, and training and validation together, are rounded up to a whole galaxy; but of three galaxies or more,
+    each split has at least one.
+    """
+    in_order = sorted(places)
+    count = len(in_order)
+    # 0.9 + 0.05 is a little more than 0.95, which is not to be rounded up.
+    train, both = (math.ceil(round(share * count, 6)) for share in (fractions[0], fractions[0] + fractions[1]))
+    if count >= 3:
+        both = min(max(both, 2), count - 1)
+        train = min(train, both - 1)
+    beyond = [*in_order, 1.0]
+    return beyond[train], beyond[both]

@@ -1,4 +1,4 @@
-"""Which split a galaxy belongs to: a hash of its id decides, so every view of it is in one split."""
+"""Which split a galaxy belongs to: a hash of its id decides, with strata its class too; all its views are in one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ class SplitRule:
     Attributes:
         fractions: Shares of train, validation and test; they add up to 1.
         seed: Of the galaxies' places; see ``position_of``.
-        ends: For each class that has its shares to itself: the place up to which a galaxy is for training, and that
-            up to which one beyond is for validation. The other classes share what ``fractions`` say, and there nothing
-            but a galaxy's id decides: further galaxies move none.
+        ends: Class -> places at which its training and its validation galaxies end. A class that is not among them has
+            the ends of ``fractions``: there nothing but a galaxy's id decides, and further galaxies move none.
     """
 
     fractions: tuple[float, float, float]

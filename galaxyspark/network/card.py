@@ -24,7 +24,7 @@ class ModelCard:
     Attributes:
         classes: Names in the order of the logits.
         recipe: How the views it was trained on were made; ``size_px`` is the side of its input.
-        training: How it was trained: settings, epoch chosen, validation metrics, manifest of the data.
+        training: How it was trained: settings, epoch chosen, validation metrics, the labels and splits it learned from.
         versions: Of the packages it was trained with.
         network: Torchvision's name of the architecture.
         objective: What the logits are: ``classes``, or ``votes`` (softmax by question, shared out along the tree).

@@ -176,7 +176,7 @@ def turned(images: Tensor) -> Tensor:
         The same shape and type, contiguous: of it come channels-last inputs, others make a network slower.
     """
     symmetry_of = torch.randint(8, (len(images),))
-    result = torch.empty_like(images)
+    result = torch.empty_like(images, memory_format=torch.contiguous_format)
     for symmetry in range(8):
         chosen = to_device((symmetry_of == symmetry).nonzero()[:, 0], images.device)
         mirrored = images[chosen].flip(1) if symmetry >= 4 else images[chosen]

@@ -32,7 +32,6 @@ from tqdm import tqdm
 
 from galaxyspark.dataset.read import Shard, Split, TrainingViews, evaluation_batches
 from galaxyspark.errors import UserError
-from galaxyspark.galaxyzoo.splits import SplitRule
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.card import ModelCard
 from galaxyspark.network.checkpoints import Checkpoints
@@ -43,6 +42,7 @@ from galaxyspark.network.networks import ARCHITECTURES, build_network
 from galaxyspark.network.objectives import ClassesObjective, Objective, VotesObjective, class_weights
 from galaxyspark.network.progress import SETTINGS_TO_GO_ON_WITH, Progress, clear_progress, write_progress
 from galaxyspark.network.schedule import Plan
+from galaxyspark.network.unseen import require_unseen_galaxies
 from galaxyspark.network.validation import HIGHER_IS_BETTER, Validation, sums_of
 from galaxyspark.run_directory import RunDirectory, versions
 from galaxyspark.settings import TrainJob, TrainSettings
@@ -110,6 +110,7 @@ def _train_and_publish(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -
         staging.manifest = {
             # That of training itself, without the start and validation.
             "rate": {"per_s": trainer.views_per_s(), "unit": "views"},
+            "duration_s": round(trainer.duration_s(), 2),
             "ranks": hvd.size(),
             "training": card.training,
             "objectives": _objectives(run, data, card),
@@ -133,31 +134,11 @@ def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
         UserError: As ``train`` would, later.
     """
     starting_point(job, run, data)  # before weights are downloaded that a stopped training did not start from
-    _require_unseen_galaxies(job.train.weights, data)
+    require_unseen_galaxies(job.train.weights, data)
     build_network(job.train.network, make_objective(job.train, data).num_outputs, job.train.weights)
     split = _split(job, run, data, "train", torch.device("cpu"))
     TrainingViews(split, job.train.batch_size, Shard(0, job.ranks), job.seed)
     _require_validation(run, data)
-
-
-def _require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
-    """Refuse the weights of another run that has learned from galaxies which are to judge this one."""
-    other = RunDirectory(Path(weights)).published().get("augment", {}) if Path(weights).is_dir() else {}
-    if "split" not in other or "split" not in data or other["inputs"]["labels"] != data["inputs"]["labels"]:
-        return
-    theirs, ours = SplitRule(**other["split"]), SplitRule(**data["split"])
-    more_of = [label for label in data["classes"] if theirs.ends_of(label)[0] > ours.ends_of(label)[0]]
-    if theirs.seed != ours.seed or more_of:
-        raise UserError(
-            f"--weights {weights}: that run was trained on galaxies that are for validation or test here. Its views "
-            f"have {_split_flags(theirs)}, these {_split_flags(ours)}. Augment with its splits, or start from other "
-            "weights."
-        )
-
-
-def _split_flags(rule: SplitRule) -> str:
-    shares = " ".join(f"{share:g}" for share in rule.fractions)
-    return f"--split-seed {rule.seed} --split-fractions {shares}" + (" --stratify" if rule.ends else "")
 
 
 def _require_validation(run: RunDirectory, data: dict[str, Any]) -> None:
@@ -267,7 +248,7 @@ class Trainer:
             UserError: The views, the weights or the checkpoints cannot be had.
         """
         _require_validation(run, data)
-        _require_unseen_galaxies(job.train.weights, data)
+        require_unseen_galaxies(job.train.weights, data)
         self.job, self.run, self.data = job, run, data
         self.settings: TrainSettings = job.train
         self.classes: tuple[str, ...] = tuple(data["classes"])
@@ -281,8 +262,10 @@ class Trainer:
         self.epoch_loss, self.epoch_views = 0.0, 0
         self.history: list[dict[str, Any]] = []
         self.best_state: dict[str, Tensor] = {}
-        self.earlier_s = 0.0  # of training, before it was stopped
+        # Before it was stopped: of training, and of everything.
+        self.earlier_s, self.earlier_duration_s = 0.0, 0.0
         # Since this process has started:
+        self.started_at = time.monotonic()
         self.steps_here, self.views_here = 0, 0
         self.training_s = 0.0
         self.last_s: deque[float] = deque(maxlen=_STEPS_BETWEEN_PLANS)
@@ -366,11 +349,14 @@ class Trainer:
         self.plan.fit_into(seconds_left, seconds_per_step, self.step)
         self.plan.total_steps = hvd.broadcast_object(self.plan.total_steps, root_rank=0)
 
+    def _is_planned(self) -> bool:
+        """Whether the total of steps is more than what was asked for, before it is known how many the time allows."""
+        return bool(not self.settings.max_minutes or self.steps_here > _STEPS_BETWEEN_PLANS or self.earlier_s)
+
     def _show(self, epoch: int, rate: float, bar: tqdm) -> None:
         loss = self.epoch_loss / self.epoch_views
-        planned = not self.settings.max_minutes or self.steps_here > _STEPS_BETWEEN_PLANS or self.earlier_s
-        bar.total = self.plan.total_steps if planned else None  # else it tells of hours at first
-        of_all = f"/{self.plan.epochs}" if planned else ""
+        bar.total = self.plan.total_steps if self._is_planned() else None  # else it tells of hours at first
+        of_all = f"/{self.plan.epochs}" if self._is_planned() else ""
         state = f"epoch {epoch}{of_all}, loss {loss:.3f}, {self.views_per_s():.0f} views/s"
         bar.set_postfix_str(state, refresh=False)
         bar.update()
@@ -439,6 +425,7 @@ class Trainer:
             "step": self.step,
             "steps_per_epoch": self.plan.steps_per_epoch,
             "training_s": self.earlier_s + self.training_s,
+            "duration_s": self.duration_s(),
             "epoch_loss": self.epoch_loss,
             "epoch_views": self.epoch_views,
             "history": self.history,
@@ -484,6 +471,7 @@ class Trainer:
         scale = self.plan.steps_per_epoch / found["steps_per_epoch"]
         self.step = round(found["step"] * scale)
         self.earlier_s = found.get("training_s", 0.0)  # earlier versions did not write it
+        self.earlier_duration_s = found.get("duration_s", self.earlier_s)
         if self.earlier_s:
             self._fit_plan_into_time(self.earlier_s / found["step"])
         if hvd.rank() == 0:
@@ -509,7 +497,7 @@ class Trainer:
         if hvd.rank() == 0:
             self.write_checkpoint()
         hvd.barrier()
-        where = f"step {self.step:,} of {self.plan.total_steps:,}"
+        where = f"step {self.step:,}" + (f" of {self.plan.total_steps:,}" if self._is_planned() else "")
         return _on_rank_0(f"Stopped after {where}, as asked. Run it again to go on.", STOPPED)
 
     def _given_up(self, error: NotFiniteError) -> BaseException:
@@ -525,6 +513,10 @@ class Trainer:
         """Training throughput of all ranks, without validation."""
         return round(self.views_here / self.training_s, 1) if self.training_s else 0.0
 
+    def duration_s(self) -> float:
+        """Of all sittings, up to now or to their last checkpoint, with validation."""
+        return self.earlier_duration_s + time.monotonic() - self.started_at
+
     def card(self) -> ModelCard:
         """The card of the best epoch's weights."""
         architecture = ARCHITECTURES[self.settings.network]
@@ -533,6 +525,8 @@ class Trainer:
             recipe=TypeAdapter(ViewRecipe).validate_python(self.data["recipe"]),
             training={
                 "augment": self.data["id"],
+                "labels": self.data["inputs"]["labels"],
+                "split": self.data.get("split"),
                 "galaxies_by_class": self.data["galaxies_by_class"]["train"],
                 "settings": asdict(self.settings),
                 "seed": self.job.seed,

@@ -34,8 +34,8 @@ def views_of_batches(
     reader's window of ``SPREAD`` rows has no galaxy twice. What waits is bounded: twice ``SPREAD`` galaxies a split.
 
     Args:
-        batches: With ``galaxy_id``, ``content`` (bytes of the image file) and any other columns, which are repeated
-            for every view.
+        batches: With ``galaxy_id``, ``label``, ``content`` (bytes of the image file) and any others; all but
+            ``content`` are repeated for every view.
         recipe: What all views have in common.
         split_rule: Which split a galaxy of a class belongs to.
         num_views: Views of each galaxy, from view 0 on.

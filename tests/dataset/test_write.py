@@ -299,15 +299,18 @@ def test_another_split_seed_splits_anew_and_draws_colours_from_its_own_training_
 def test_strata_give_each_class_its_shares(spark: SparkSession, galaxies, tmp_path: Path) -> None:
     settings = AugmentSettings(view_size_px=32, split_fractions=SPLIT_FRACTIONS, stratify=True)
     job = AugmentJob(run=tmp_path, images=str(galaxies.images), labels=str(galaxies.labels), augment=settings)
-    manifest = augment(spark, job)
+    augment(spark, job)
+    manifest = json.loads((tmp_path / "manifests" / "augment.json").read_text())
     views_pdf = pd.read_parquet(tmp_path / "views", columns=["galaxy_id", "label", "split"]).drop_duplicates()
     assert len(views_pdf) == 60
     found = views_pdf.groupby(["label", "split"], observed=True).size()
     for label, count in views_pdf["label"].value_counts().items():
-        train, validation = math.ceil(0.6 * count), math.ceil(0.8 * count) - math.ceil(0.6 * count)
-        expected = {"train": train, "validation": validation, "test": count - train - validation}
-        assert {split: found.get((label, split), 0) for split in SPLITS} == expected
-        assert {split: manifest["galaxies_by_class"][split].get(label, 0) for split in SPLITS} == expected
+        counts = {split: found.get((label, split), 0) for split in SPLITS}
+        assert {split: manifest["galaxies_by_class"][split].get(label, 0) for split in SPLITS} == counts
+        if count > 5:  # of fewer, each split has one before shares are looked at
+            train, validation = math.ceil(0.6 * count), math.ceil(0.8 * count) - math.ceil(0.6 * count)
+            assert counts == {"train": train, "validation": validation, "test": count - train - validation}
+    assert views_pdf["label"].value_counts().max() > 5
     rule = TypeAdapter(SplitRule).validate_python(manifest["split"])
     assert all(rule.split_of(row.galaxy_id, row.label) == row.split for row in views_pdf.itertuples())
 

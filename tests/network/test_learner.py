@@ -112,7 +112,10 @@ def symmetries(image: NDArray[Any]) -> list[bytes]:
 def test_each_symmetry_of_a_square_comes_about_as_often() -> None:
     image = np.random.default_rng(1).integers(0, 256, (5, 5, 3), np.uint8)
     torch.manual_seed(1)
-    views = turned(torch.from_numpy(np.stack([image] * 4_000)))
+    images = torch.from_numpy(np.stack([image] * 4_000))
+    as_decoded_on_gpu = images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    assert turned(as_decoded_on_gpu).is_contiguous()
+    views = turned(images)
     assert views.is_contiguous()
     found = Counter(view.numpy().tobytes() for view in views)
     assert set(found) == set(symmetries(image))

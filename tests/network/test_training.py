@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 from galaxyspark.errors import UserError
+from galaxyspark.galaxyzoo.tree import MORPHOLOGY_CLASSES
 from galaxyspark.network.card import load_card
 from galaxyspark.network.checkpoints import Checkpoints
 from galaxyspark.network.learner import Step
 from galaxyspark.network.training import STOPPED, Trainer, make_objective, start_horovod, train
+from galaxyspark.network.unseen import require_unseen_galaxies
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob, TrainSettings
 
@@ -262,7 +265,7 @@ def test_the_time_allowed_is_that_of_all_sittings(run: Path, capsys: pytest.Capt
             assert sitting.plan.total_steps == min(fitting, sitting.plan.asked_steps)
         sitting.training_s = 60.0  # as if it had been slow until now
         stop_before(sitting, step)
-        with pytest.raises(UserError, match=f"Stopped after step {step} "):
+        with pytest.raises(UserError, match=f"Stopped after step {step}[ ,]"):
             sitting.run_epochs()
         trained_s += sitting.training_s
     assert trained_s > 180
@@ -270,6 +273,17 @@ def test_the_time_allowed_is_that_of_all_sittings(run: Path, capsys: pytest.Capt
     assert "The 2.5 minutes of --max-minutes have been used: no more steps." in capsys.readouterr().out
     overdue.run_epochs()
     assert (overdue.step, overdue.history[-1]["step"]) == (9, 9)
+
+
+def test_the_duration_that_is_published_is_that_of_all_sittings(run: Path) -> None:
+    stopped = trainer_of(job_of(run))
+    stopped.started_at -= 5_000  # as if it had been there for so long
+    stop_before(stopped, 3)
+    with pytest.raises(UserError):
+        stopped.run_epochs()
+    assert train(job_of(run)) is not None
+    duration_s = json.loads((run / "manifests" / "train.json").read_text())["duration_s"]
+    assert 5_000 < duration_s < 5_600
 
 
 def test_more_epochs_are_made_where_the_time_allows_for_them(run: Path) -> None:
@@ -281,34 +295,68 @@ def test_more_epochs_are_made_where_the_time_allows_for_them(run: Path) -> None:
     assert plan.total_steps == plan.asked_steps == 5 * plan.steps_per_epoch
 
 
+SMOOTH, FEATURED, ARTIFACT = MORPHOLOGY_CLASSES
+
+
 @pytest.mark.parametrize(
     ("split", "labels", "refused"),
     [
-        ({}, "same", False),
-        ({"fractions": [0.5, 0.3, 0.2]}, "same", False),
-        ({"fractions": [0.7, 0.1, 0.2]}, "same", True),
-        ({"seed": 1}, "same", True),
-        ({"seed": 1}, "others", False),
-        ({"ends": {"smooth": [0.5, 0.9], "featured": [0.6, 0.7]}}, "same", False),
-        ({"ends": {"smooth": [0.5, 0.9], "featured": [0.61, 0.7]}}, "same", True),
+        ({}, "same", ""),
+        ({"fractions": [0.5, 0.3, 0.2]}, "same", ""),
+        ({"fractions": [0.7, 0.1, 0.2]}, "same", "have --split-seed 0 --split-fractions 0.7 0.1 0.2, these "),
+        ({"seed": 1}, "same", "have --split-seed 1 --split-fractions 0.6 0.2 0.2, these --split-seed 0 "),
+        ({"seed": 1}, "others", ""),
+        ({"ends": {SMOOTH: [0.5, 0.9], FEATURED: [0.6, 0.7]}}, "same", ""),
+        ({"ends": {SMOOTH: [0.5, 0.9], FEATURED: [0.61, 0.7]}}, "same", "have .* --stratify, these "),
     ],
 )
+@pytest.mark.parametrize("place", ["", "model/weights.safetensors"])
 def test_weights_that_have_seen_the_galaxies_of_validation_or_test_are_refused(
-    split: dict[str, Any], labels: str, refused: bool, run: Path, tmp_path: Path
+    place: str, split: dict[str, Any], labels: str, refused: str, finished_run: Path, run: Path, tmp_path: Path
 ) -> None:
-    data = RunDirectory(run).manifest("augment")
-    assert data["split"] == {"fractions": [0.6, 0.2, 0.2], "seed": 0, "ends": {}}
-    other = data | {"split": data["split"] | split}
+    card = json.loads((finished_run / "model" / "card.json").read_text())
+    learned = card["training"]
+    assert learned["split"] == {"fractions": [0.6, 0.2, 0.2], "seed": 0, "ends": {}}
+    assert learned["labels"] == RunDirectory(run).manifest("augment")["inputs"]["labels"]
+    learned["split"] |= split
     if labels == "others":
-        other["inputs"] = data["inputs"] | {"labels": "others.csv"}
-    (tmp_path / "other" / "manifests").mkdir(parents=True)
-    (tmp_path / "other" / "manifests" / "augment.json").write_text(json.dumps(other))
-    # It has no model: the galaxies are looked at first.
-    what = "trained on galaxies that are for validation or test here" if refused else "no such file or trained run"
+        learned["labels"] = "others.csv"
+    (tmp_path / "other" / "model").mkdir(parents=True)
+    (tmp_path / "other" / "model" / "card.json").write_text(json.dumps(card))
+    (tmp_path / "other" / "model" / "weights.safetensors").write_bytes(b"")
+    # They are no weights: the galaxies are looked at first.
+    message = f"for validation or test here.*{refused}" if refused else "not a safetensors file"
     for check in (True, False):
-        job = dataclasses.replace(job_of(run, weights=str(tmp_path / "other")), check=check)
-        with pytest.raises(UserError, match=what):
+        job = dataclasses.replace(job_of(run, weights=str(tmp_path / "other" / place)), check=check)
+        with pytest.raises(UserError, match=message):
             train(job)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "refused"),
+    [
+        ({SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, {SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, False),
+        ({SMOOTH: 0.5, FEATURED: 0.5, ARTIFACT: 0.5}, {SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, False),
+        # By another label rule their artifact at 0.52 may be smooth here, and not for training.
+        ({SMOOTH: 0.4, FEATURED: 0.6, ARTIFACT: 0.55}, {SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, True),
+        ({}, {SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, True),
+        ({}, {SMOOTH: 0.6, FEATURED: 0.6, ARTIFACT: 0.65}, False),
+    ],
+)
+def test_strata_are_compared_whatever_the_classes_of_the_galaxies_were(
+    theirs: dict[str, float], ours: dict[str, float], refused: bool, finished_run: Path, tmp_path: Path
+) -> None:
+    def split(ends: dict[str, float]) -> dict[str, Any]:
+        return {"fractions": [0.6, 0.2, 0.2], "seed": 0, "ends": {label: [end, 0.8] for label, end in ends.items()}}
+
+    card = json.loads((finished_run / "model" / "card.json").read_text())
+    card["training"]["split"] = split(theirs)
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    data = json.loads((finished_run / "manifests" / "augment.json").read_text()) | {"split": split(ours)}
+    message = "Both views have .* not the same galaxies in each class" if theirs else "Their views have "
+    with pytest.raises(UserError, match=message) if refused else nullcontext():
+        require_unseen_galaxies(str(tmp_path / "weights.safetensors"), data)
 
 
 def test_both_objectives_stand_in_the_manifest_once_both_were_trained(run: Path) -> None:

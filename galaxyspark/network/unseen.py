@@ -1,0 +1,53 @@
+"""Whether weights to start from have learned from galaxies that are to judge the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from galaxyspark.errors import UserError
+from galaxyspark.galaxyzoo.splits import SplitRule
+from galaxyspark.network.card import CARD, load_card
+
+
+def require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
+    """Refuse weights that may have learned from galaxies which are for validation or test here.
+
+    What they have learned from stands in the card beside them; weights without a card, or of other labels, pass.
+
+    Args:
+        weights: As ``--weights`` has it.
+        data: The manifest of ``augment`` of the views to train on.
+
+    Raises:
+        UserError: It names the splits of both.
+    """
+    place = Path(weights)
+    model = place / "model" if place.is_dir() else place.parent
+    if not place.exists() or not (model / CARD).is_file():
+        return
+    learned = load_card(model).training
+    if not learned.get("split") or not data.get("split") or learned["labels"] != data["inputs"]["labels"]:
+        return
+    theirs, ours = (TypeAdapter(SplitRule).validate_python(of["split"]) for of in (learned, data))
+    if theirs == ours:
+        return
+    # A galaxy's class may be another by their label rule: no class there may reach further than any does here.
+    theirs_end = max(theirs.ends_of(label)[0] for label in learned["galaxies_by_class"])
+    ours_end = min(ours.ends_of(label)[0] for label in data["classes"])
+    if theirs.seed != ours.seed or theirs_end > ours_end:
+        flags = [_flags(theirs), _flags(ours)]
+        of_both = f"Their views have {flags[0]}, these {flags[1]}"
+        if flags[0] == flags[1]:
+            of_both = f"Both views have {flags[0]}, but not the same galaxies in each class"
+        raise UserError(
+            f"--weights {weights}: they may have been trained on galaxies that are for validation or test here. "
+            f"{of_both}. Augment both alike, or start from other weights."
+        )
+
+
+def _flags(rule: SplitRule) -> str:
+    shares = " ".join(f"{share:g}" for share in rule.fractions)
+    return f"--split-seed {rule.seed} --split-fractions {shares}" + (" --stratify" if rule.ends else "")

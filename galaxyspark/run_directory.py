@@ -166,6 +166,11 @@ class RunDirectory:
         write_atomically(staging.path(f"manifests/{stage}.json"), json.dumps(staging.manifest, indent=2))
 
 
+def duration_s(manifest: Mapping[str, Any]) -> float:
+    """Seconds that a stage took from reading its input to publishing; of a training, of all its sittings."""
+    return float(manifest["duration_s"] + manifest.get("earlier_sittings_s", 0.0))
+
+
 def versions() -> dict[str, str]:
     """Versions of what the results depend on, by package name."""
     return {

@@ -63,8 +63,8 @@ class AugmentSettings:
     """Which galaxies those are: with another, training can be repeated on other splits of the same shares. Weights of
     one such run have seen the test galaxies of the others, which refuse them."""
     stratify: bool = False
-    """Give each class of up to 10,000 galaxies the shares of --split-fractions to itself, so that a rare one is in
-    every split. Without it a galaxy's id alone decides, and galaxies added later move none into another split."""
+    """Give each class of up to 10,000 galaxies the shares of --split-fractions to itself, so that one of three or more
+    is in every split. Without it a galaxy's id alone decides, and galaxies added later move none into another split."""
     label_rule: Literal["argmax", "threshold", "clean"] = "argmax"
     """How votes become a class. argmax: the answer to question 1 with most votes. threshold: artifact from
     --artifact-threshold upward, else the answer with more votes of the other two. clean: argmax, but galaxies under

@@ -18,7 +18,7 @@ import yaml
 from galaxyspark.errors import UserError
 from galaxyspark.network.progress import SETTINGS_TO_GO_ON_WITH, Progress, unfinished_training
 from galaxyspark.report.wording import date, duration
-from galaxyspark.run_directory import RunDirectory
+from galaxyspark.run_directory import RunDirectory, duration_s
 from galaxyspark.settings import STAGES
 from galaxyspark.summary import CLASSIFIERS, format_rate
 
@@ -181,13 +181,13 @@ def _table(statuses: Sequence[StageStatus]) -> list[str]:
 
 def _cells(status: StageStatus) -> tuple[str, ...]:
     manifest = status.manifest
-    published, duration_s = manifest.get("published"), manifest.get("duration_s")
+    published = manifest.get("published")
     return (
         status.stage,
         status.state,
         date(published) if published else "",
         _span(time.time() - datetime.fromisoformat(published).timestamp()) if published else "",
-        "" if duration_s is None else duration(duration_s),
+        duration(duration_s(manifest)) if "duration_s" in manifest else "",
         format_rate(manifest.get("rate")),
     )
 

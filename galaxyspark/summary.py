@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from galaxyspark.errors import UserError
-from galaxyspark.run_directory import RunDirectory
+from galaxyspark.run_directory import RunDirectory, duration_s
 from galaxyspark.settings import PredictJob, PredictSettings
 
 NAMES = {
@@ -38,7 +38,7 @@ def summary(run: RunDirectory) -> list[str]:
         lines += accuracy_table(read_metrics(run), "test")
     lines.append(f"\n{'Stage':<30}seconds   rate")
     for stage, manifest in manifests.items():
-        lines.append(f"  {stage:<28}{manifest['duration_s']:7.0f}   {format_rate(manifest['rate'])}".rstrip())
+        lines.append(f"  {stage:<28}{duration_s(manifest):7.0f}   {format_rate(manifest['rate'])}".rstrip())
     lines.append("\nLook at:")
     for name in ("report/index.html", "catalogue.csv", "metrics.json"):
         if run.has(name):

@@ -122,7 +122,7 @@ def count_views(
         if views[split] == 0:
             raise UserError(
                 f"No galaxy of {num_galaxies:,} fell into the {split} split. More galaxies are needed, or a larger "
-                f"share for it, such as --split-fractions 0.7 0.15 0.15."
+                f"share for it, such as --split-fractions 0.7 0.15 0.15, or --stratify."
             )
     num_images, num_quarantined = images.files_df.count(), sum(quarantined.values())
     if num_images != num_galaxies + num_quarantined or sum(views.values()) != NUM_VIEWS * num_galaxies:

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from galaxyspark.galaxyzoo.splits import SplitRule, position_of
 
 MAX_GALAXIES = 10_000
-"""Of a class of more, chance leaves each split its share to half a percent of the class."""
+"""Of a class of more, chance gives each split its share to half a percent of the class (one standard deviation)."""
 
 
 def stratified(rule: SplitRule, labelled_df: DataFrame) -> SplitRule:

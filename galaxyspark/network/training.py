@@ -110,7 +110,7 @@ def _train_and_publish(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -
         staging.manifest = {
             # That of training itself, without the start and validation.
             "rate": {"per_s": trainer.views_per_s(), "unit": "views"},
-            "duration_s": round(trainer.duration_s(), 2),
+            "earlier_sittings_s": round(trainer.earlier_duration_s, 2),
             "ranks": hvd.size(),
             "training": card.training,
             "objectives": _objectives(run, data, card),
@@ -144,7 +144,7 @@ def check(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> None:
 def _require_validation(run: RunDirectory, data: dict[str, Any]) -> None:
     if not any(data["galaxies_by_class"]["validation"].values()):
         raise UserError(
-            f"{run.root}: no galaxy is in the validation split. Augment more, or with other --split-fractions."
+            f"{run.root}: no galaxy is in the validation split. Augment more, or with --split-fractions or --stratify."
         )
 
 
@@ -247,6 +247,7 @@ class Trainer:
         Raises:
             UserError: The views, the weights or the checkpoints cannot be had.
         """
+        self.started_at = time.monotonic()
         _require_validation(run, data)
         require_unseen_galaxies(job.train.weights, data)
         self.job, self.run, self.data = job, run, data
@@ -262,10 +263,9 @@ class Trainer:
         self.epoch_loss, self.epoch_views = 0.0, 0
         self.history: list[dict[str, Any]] = []
         self.best_state: dict[str, Tensor] = {}
-        # Before it was stopped: of training, and of everything.
+        # Before it was stopped: of training, and of everything, up to its last checkpoint.
         self.earlier_s, self.earlier_duration_s = 0.0, 0.0
         # Since this process has started:
-        self.started_at = time.monotonic()
         self.steps_here, self.views_here = 0, 0
         self.training_s = 0.0
         self.last_s: deque[float] = deque(maxlen=_STEPS_BETWEEN_PLANS)
@@ -350,7 +350,7 @@ class Trainer:
         self.plan.total_steps = hvd.broadcast_object(self.plan.total_steps, root_rank=0)
 
     def _is_planned(self) -> bool:
-        """Whether the total of steps is more than what was asked for, before it is known how many the time allows."""
+        """Whether the total of steps holds: under ``max_minutes`` it is that of all epochs until the speed is known."""
         return bool(not self.settings.max_minutes or self.steps_here > _STEPS_BETWEEN_PLANS or self.earlier_s)
 
     def _show(self, epoch: int, rate: float, bar: tqdm) -> None:
@@ -425,7 +425,7 @@ class Trainer:
             "step": self.step,
             "steps_per_epoch": self.plan.steps_per_epoch,
             "training_s": self.earlier_s + self.training_s,
-            "duration_s": self.duration_s(),
+            "duration_s": self.earlier_duration_s + time.monotonic() - self.started_at,
             "epoch_loss": self.epoch_loss,
             "epoch_views": self.epoch_views,
             "history": self.history,
@@ -512,10 +512,6 @@ class Trainer:
     def views_per_s(self) -> float:
         """Training throughput of all ranks, without validation."""
         return round(self.views_here / self.training_s, 1) if self.training_s else 0.0
-
-    def duration_s(self) -> float:
-        """Of all sittings, up to now or to their last checkpoint, with validation."""
-        return self.earlier_duration_s + time.monotonic() - self.started_at
 
     def card(self) -> ModelCard:
         """The card of the best epoch's weights."""

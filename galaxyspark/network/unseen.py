@@ -13,9 +13,10 @@ from galaxyspark.network.card import CARD, load_card
 
 
 def require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
-    """Refuse weights that may have learned from galaxies which are for validation or test here.
+    """Refuse weights that may have learned from, or been chosen by, galaxies which are to judge them here.
 
-    What they have learned from stands in the card beside them; weights without a card, or of other labels, pass.
+    What they were last trained on stands in the card beside them. Weights whose card names no splits or other labels
+    pass, and so do those without a card.
 
     Args:
         weights: As ``--weights`` has it.
@@ -35,16 +36,16 @@ def require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
     if theirs == ours:
         return
     # A galaxy's class may be another by their label rule: no class there may reach further than any does here.
-    theirs_end = max(theirs.ends_of(label)[0] for label in learned["galaxies_by_class"])
-    ours_end = min(ours.ends_of(label)[0] for label in data["classes"])
-    if theirs.seed != ours.seed or theirs_end > ours_end:
+    theirs_ends = map(max, zip(*map(theirs.ends_of, learned["galaxies_by_class"]), strict=True))
+    ours_ends = map(min, zip(*map(ours.ends_of, data["classes"]), strict=True))
+    if theirs.seed != ours.seed or any(their > our for their, our in zip(theirs_ends, ours_ends, strict=True)):
         flags = [_flags(theirs), _flags(ours)]
         of_both = f"Their views have {flags[0]}, these {flags[1]}"
         if flags[0] == flags[1]:
             of_both = f"Both views have {flags[0]}, but not the same galaxies in each class"
         raise UserError(
-            f"--weights {weights}: they may have been trained on galaxies that are for validation or test here. "
-            f"{of_both}. Augment both alike, or start from other weights."
+            f"--weights {weights}: they may have been trained on, or chosen by, galaxies that are for validation or "
+            f"test here. {of_both}. Augment both alike, or start from other weights."
         )
 
 

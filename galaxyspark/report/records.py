@@ -17,7 +17,7 @@ from PIL import Image
 from galaxyspark.network.progress import unfinished_training
 from galaxyspark.report.original import ORIGINAL
 from galaxyspark.report.pictures import data_uri
-from galaxyspark.run_directory import RunDirectory
+from galaxyspark.run_directory import RunDirectory, duration_s
 from galaxyspark.settings import STAGES
 
 QUARANTINE_ROWS = 20
@@ -35,7 +35,8 @@ class StageTime:
 
     Attributes:
         stage: Its name.
-        duration_s: Seconds from reading its input to publishing; None where it is not in this run.
+        duration_s: Seconds from reading its input to publishing, of a training those of all its sittings; None where it
+            is not in this run.
         rate: What it handled a second, None where that is not known.
         unit: Of what the rate counts, such as views.
         images_per_s: Images it went through a second; None where that is not known, or it goes through them repeatedly.
@@ -113,7 +114,7 @@ def _stage_time(stage: str, manifest: Mapping[str, Any] | None, num_galaxies: in
         images_per_s = num_galaxies / manifest["duration_s"]
     else:
         images_per_s = None
-    return StageTime(stage, manifest["duration_s"], rate["per_s"], rate["unit"], images_per_s)
+    return StageTime(stage, duration_s(manifest), rate["per_s"], rate["unit"], images_per_s)
 
 
 def read_quarantine(run: RunDirectory) -> list[Quarantined] | None:

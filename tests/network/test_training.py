@@ -23,7 +23,7 @@ from galaxyspark.network.checkpoints import Checkpoints
 from galaxyspark.network.learner import Step
 from galaxyspark.network.training import STOPPED, Trainer, make_objective, start_horovod, train
 from galaxyspark.network.unseen import require_unseen_galaxies
-from galaxyspark.run_directory import RunDirectory
+from galaxyspark.run_directory import RunDirectory, duration_s
 from galaxyspark.settings import TrainJob, TrainSettings
 
 SMALL = TrainSettings(weights="none", network="resnet18", epochs=2, batch_size=64, ema_decay=0.9)
@@ -282,8 +282,9 @@ def test_the_duration_that_is_published_is_that_of_all_sittings(run: Path) -> No
     with pytest.raises(UserError):
         stopped.run_epochs()
     assert train(job_of(run)) is not None
-    duration_s = json.loads((run / "manifests" / "train.json").read_text())["duration_s"]
-    assert 5_000 < duration_s < 5_600
+    manifest = RunDirectory(run).manifest("train")
+    assert manifest["duration_s"] < 600
+    assert 5_000 < duration_s(manifest) < 5_600
 
 
 def test_more_epochs_are_made_where_the_time_allows_for_them(run: Path) -> None:
@@ -306,8 +307,9 @@ SMOOTH, FEATURED, ARTIFACT = MORPHOLOGY_CLASSES
         ({"fractions": [0.7, 0.1, 0.2]}, "same", "have --split-seed 0 --split-fractions 0.7 0.1 0.2, these "),
         ({"seed": 1}, "same", "have --split-seed 1 --split-fractions 0.6 0.2 0.2, these --split-seed 0 "),
         ({"seed": 1}, "others", ""),
-        ({"ends": {SMOOTH: [0.5, 0.9], FEATURED: [0.6, 0.7]}}, "same", ""),
-        ({"ends": {SMOOTH: [0.5, 0.9], FEATURED: [0.61, 0.7]}}, "same", "have .* --stratify, these "),
+        ({"ends": {SMOOTH: [0.5, 0.8], FEATURED: [0.6, 0.7]}}, "same", ""),
+        ({"ends": {SMOOTH: [0.5, 0.8], FEATURED: [0.61, 0.7]}}, "same", "have .* --stratify, these "),
+        ({"ends": {SMOOTH: [0.5, 0.81], FEATURED: [0.6, 0.7]}}, "same", "have .* --stratify, these "),
     ],
 )
 @pytest.mark.parametrize("place", ["", "model/weights.safetensors"])

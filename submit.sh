@@ -139,6 +139,10 @@ train_job() {
     printf 'Before the flags below: -np RANKS (2), -H HOST:RANKS,... (this machine), --network-interface NAME.\n\n'
   elif ! asked "--version"; then
     "$bin/python" "$root/jobs/train.py" "${flags[@]}" --ranks "$ranks" --check
+    if asked "--check"; then
+      echo "Settings, views and checkpoints are in order."
+      exit 0
+    fi
     echo "Starting ranks: $ranks. It takes about half a minute." >&2
   fi
   if [ -n "$hosts" ]; then

@@ -113,7 +113,7 @@ class TrainSettings:
     question 1's answer with most of them)."""
     weights: str = "imagenet"
     """Where training starts: imagenet (torchvision's), none (from scratch), the directory of another run or a
-    .safetensors file of the same network. It must not have been trained on test galaxies of this one."""
+    .safetensors file of the same network. It must not know the validation and test galaxies of this one."""
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over all views of the training split."""
     max_minutes: Annotated[float, Field(ge=0)] = 0.0

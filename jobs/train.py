@@ -23,8 +23,8 @@ def main(given: TrainJob) -> None:
         ranks = "rank" if manifest["ranks"] == 1 else "ranks"
         rmse = "" if chosen["rmse"] is None else f"RMSE of votes {chosen['rmse']:.4f}, "
         print(
-            f"Chose epoch {chosen['epoch']}: validation accuracy {chosen['accuracy']:.3f}, macro-F1 "
-            f"{chosen['macro_f1']:.3f}, {rmse}of {chosen['num_galaxies']:,} galaxies. "
+            f"Chose epoch {chosen['epoch']}: validation loss {chosen['loss']:.3f}, accuracy {chosen['accuracy']:.3f}, "
+            f"macro-F1 {chosen['macro_f1']:.3f}, {rmse}of {chosen['num_galaxies']:,} galaxies. "
             f"{manifest['rate']['per_s']:,.0f} views/s on {manifest['ranks']} {ranks}.\n"
             f"Look at:\n  {run.place('model/card.json')}\n  tensorboard --logdir {run.place('tensorboard')}"
         )

@@ -45,10 +45,10 @@ def require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
             of_both = f"Both views have {flags[0]}, but not the same galaxies in each class"
         raise UserError(
             f"--weights {weights}: they may have been trained on, or chosen by, galaxies that are for validation or "
-            f"test here. {of_both}. Augment both alike, or start from other weights."
+            f"test here. {of_both}. Augment this run as theirs was, or start from other weights."
         )
 
 
 def _flags(rule: SplitRule) -> str:
     shares = " ".join(f"{share:g}" for share in rule.fractions)
-    return f"--split-seed {rule.seed} --split-fractions {shares}" + (" --stratify" if rule.ends else "")
+    return f"--split-seed {rule.seed} --split-fractions {shares} --{'' if rule.ends else 'no-'}stratify"

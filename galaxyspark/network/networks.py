@@ -107,8 +107,13 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     return state
 
 
+def weights_file(place: str) -> Path:
+    """The file that ``--weights`` means by a run's directory, or by the file itself; it need not be there."""
+    return Path(place) / _WEIGHTS_OF_RUN if Path(place).is_dir() else Path(place)
+
+
 def _file_weights(place: str) -> dict[str, Tensor]:
-    file = Path(place) / _WEIGHTS_OF_RUN if Path(place).is_dir() else Path(place)
+    file = weights_file(place)
     if not file.is_file():
         raise UserError(f"--weights {place}: no such file or trained run (and not 'none' or 'imagenet'). {_CHOICE}")
     try:

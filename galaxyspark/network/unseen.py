@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -10,6 +9,7 @@ from pydantic import TypeAdapter
 from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.splits import SplitRule
 from galaxyspark.network.card import CARD, load_card
+from galaxyspark.network.networks import weights_file
 
 
 def require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
@@ -25,11 +25,10 @@ def require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
     Raises:
         UserError: It names the splits of both.
     """
-    place = Path(weights)
-    model = place / "model" if place.is_dir() else place.parent
-    if not place.exists() or not (model / CARD).is_file():
+    file = weights_file(weights)
+    if not file.is_file() or not (file.parent / CARD).is_file():
         return
-    learned = load_card(model).training
+    learned = load_card(file.parent).training
     if not learned.get("split") or not data.get("split") or learned["labels"] != data["inputs"]["labels"]:
         return
     theirs, ours = (TypeAdapter(SplitRule).validate_python(of["split"]) for of in (learned, data))

@@ -176,6 +176,7 @@ def test_a_training_whose_host_is_killed_ends_everywhere_and_goes_on_with_fewer_
     with Training(run, {survivor: 1}, ssh.environment) as resumed:
         after = resumed.wait_for_step(2)
         # The same share of an epoch, which has other steps now.
+        assert after.total_steps
         went_on_at = round(before[0].step * after.steps_per_epoch / before[0].steps_per_epoch)
         assert f"Going on after step {went_on_at:,} of {after.total_steps:,}." in resumed.said()
         assert after.step >= went_on_at + 2

@@ -28,7 +28,7 @@ class Progress:
         finished: Whether the training has come to its end.
         step: Steps made.
         steps_per_epoch: Steps of an epoch.
-        total_steps: Steps planned.
+        total_steps: Steps planned; None where ``max_minutes`` is to decide on them and the speed is not known yet.
         history: What history.jsonl is to have of the epochs that are over, a row each.
     """
 
@@ -36,13 +36,16 @@ class Progress:
     finished: bool
     step: int
     steps_per_epoch: int
-    total_steps: int
+    total_steps: int | None
     history: list[dict[str, Any]]
 
     @property
     def where(self) -> str:
         """Such as ``epoch 3 of 30, step 250 of 2,500``."""
-        epoch, epochs = (math.ceil(steps / self.steps_per_epoch) for steps in (self.step, self.total_steps))
+        epoch = math.ceil(self.step / self.steps_per_epoch)
+        if self.total_steps is None:
+            return f"epoch {epoch:,}, step {self.step:,}"
+        epochs = math.ceil(self.total_steps / self.steps_per_epoch)
         return f"epoch {epoch:,} of {epochs:,}, step {self.step:,} of {self.total_steps:,}"
 
 

@@ -296,6 +296,7 @@ class Trainer:
                     if self.epoch_views and (first == 0 or steps_are_done):
                         self._end_epoch(epoch if first == 0 else epoch + 1)
                     if steps_are_done or self._has_stopped_getting_better():
+                        self._say_what_cut_it_short()
                         return
                     self._run_epoch(epoch + 1, first, bar)
         finally:
@@ -414,6 +415,15 @@ class Trainer:
         before, last = self.history[:-patience], self.history[-patience:]
         return not any(all(self._compared(row, other) > 0 for other in before) for row in last)
 
+    def _say_what_cut_it_short(self) -> None:
+        plan, settings = self.plan, self.settings
+        if hvd.rank() != 0 or self.step >= plan.asked_steps:
+            return
+        in_time = self.step >= plan.total_steps
+        setting = f"--max-minutes {settings.max_minutes:g}" if in_time else f"--patience {settings.patience}"
+        epochs = f"{self.step / plan.steps_per_epoch:.1f} of {settings.epochs} epochs"
+        tqdm.write(f"Ended by {setting} after {epochs}: {self.step:,} of {plan.asked_steps:,} steps.")
+
     # Stopping and going on
 
     def write_checkpoint(self, finished: bool = False) -> None:
@@ -439,7 +449,7 @@ class Trainer:
             finished=finished,
             step=self.step,
             steps_per_epoch=plan.steps_per_epoch,
-            total_steps=plan.total_steps,
+            total_steps=plan.total_steps if self._is_planned() else None,
             history=self.history,
         )
         write_progress(self.checkpoints.directory, progress, replace(self.job, ranks=hvd.size()))
@@ -476,8 +486,6 @@ class Trainer:
             self._fit_plan_into_time(self.earlier_s / found["step"])
         if hvd.rank() == 0:
             tqdm.write(f"Going on after step {self.step:,} of {self.plan.total_steps:,}.")
-            if self.step == self.plan.total_steps < self.plan.asked_steps:
-                tqdm.write(f"The {self.settings.max_minutes:g} minutes of --max-minutes have been used: no more steps.")
 
     def _start_over(self) -> None:
         """Remove what another training has left; what it published stays until this one has ended."""

@@ -40,6 +40,7 @@ def test_the_epoch_is_the_one_of_the_last_step(step: int, epoch: int, tmp_path: 
     found = read_progress(tmp_path)
     assert found is not None
     assert found[0].where == f"epoch {epoch} of 30, step {step:,} of 3,000"
+    assert replace(found[0], total_steps=None).where == f"epoch {epoch}, step {step:,}"
 
 
 @pytest.mark.parametrize("content", ["", "not JSON", "[]", '{"step": 3}'])

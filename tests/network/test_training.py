@@ -224,7 +224,12 @@ def test_frozen_layers_stay_as_they_are(run: Path) -> None:
     ],
 )
 def test_training_ends_when_two_epochs_were_no_better(
-    best_by: str, values: list[float], best: list[bool], run: Path, monkeypatch: pytest.MonkeyPatch
+    best_by: str,
+    values: list[float],
+    best: list[bool],
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     trainer = trainer_of(job_of(run, epochs=9, patience=2, best_by=best_by))
     rest = iter(values)
@@ -233,6 +238,8 @@ def test_training_ends_when_two_epochs_were_no_better(
     trainer.run_epochs()
     assert [row[best_by] for row in trainer.history] == values[:4]
     assert [row["best"] for row in trainer.history] == best
+    steps = f"{trainer.step:,} of {9 * trainer.plan.steps_per_epoch:,} steps"
+    assert f"Ended by --patience 2 after 4.0 of 9 epochs: {steps}." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("later_s", [0.5, 2.0, 5.0])
@@ -270,8 +277,9 @@ def test_the_time_allowed_is_that_of_all_sittings(run: Path, capsys: pytest.Capt
         trained_s += sitting.training_s
     assert trained_s > 180
     overdue = trainer_of(job_of(run, epochs=1_000, max_minutes=2.5))
-    assert "The 2.5 minutes of --max-minutes have been used: no more steps." in capsys.readouterr().out
     overdue.run_epochs()
+    epochs = 9 / overdue.plan.steps_per_epoch
+    assert f"Ended by --max-minutes 2.5 after {epochs:.1f} of 1000 epochs: 9 of " in capsys.readouterr().out
     assert (overdue.step, overdue.history[-1]["step"]) == (9, 9)
 
 

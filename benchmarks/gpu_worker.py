@@ -23,7 +23,8 @@ from galaxyspark.features.torch_runtime import TorchProgram
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.devices import to_device
 from galaxyspark.network.learner import Learner, Step
-from galaxyspark.network.training import Trainer, start_horovod
+from galaxyspark.network.ranks import start_horovod
+from galaxyspark.network.trainer import Trainer
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob, TrainSettings
 from galaxyspark.views.decode import decode_views

@@ -19,7 +19,8 @@ from benchmarks.harness import tell_rate
 from galaxyspark.dataset.read import Batch
 from galaxyspark.memory import keep_freed_memory
 from galaxyspark.network.networks import ARCHITECTURES, AUXILIARY_WEIGHT, build_network
-from galaxyspark.network.training import Trainer, start_horovod
+from galaxyspark.network.ranks import start_horovod
+from galaxyspark.network.trainer import Trainer
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import TrainJob, TrainSettings
 

@@ -19,7 +19,13 @@ def main(given: TrainJob) -> None:
 
         manifest = train(job)
     if manifest:
-        run, chosen = RunDirectory(given.run), manifest["training"]["chosen"]
+        run, training = RunDirectory(given.run), manifest["training"]
+        chosen = training["chosen"]
+        if manifest["cut_short_by"]:
+            print(
+                f"Ended by {manifest['cut_short_by']}: {training['steps']:,} of the {training['asked_steps']:,} steps "
+                f"of {training['settings']['epochs']:,} epochs."
+            )
         ranks = "rank" if manifest["ranks"] == 1 else "ranks"
         rmse = "" if chosen["rmse"] is None else f"RMSE of votes {chosen['rmse']:.4f}, "
         print(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from galaxyspark.errors import UserError
 from galaxyspark.galaxyzoo.tree import MORPHOLOGY_CLASSES, QUESTIONS, VOTE_COLUMNS
 from galaxyspark.network.devices import to_device
+from galaxyspark.settings import TrainSettings
 
 _ANSWERS = [len(question.answers) for question in QUESTIONS]
 
@@ -115,3 +117,25 @@ def class_weights(galaxies: Mapping[str, int], power: float) -> list[float]:
     raw = {name: count**-power if count else 0.0 for name, count in galaxies.items()}
     mean = sum(raw[name] * count for name, count in galaxies.items()) / sum(galaxies.values())
     return [weight / mean for weight in raw.values()]
+
+
+def make_objective(settings: TrainSettings, data: dict[str, Any]) -> Objective:
+    """What is to be learned from the views of a manifest.
+
+    Raises:
+        UserError: They have no votes, or only one class.
+    """
+    if settings.objective == "votes":
+        if data["label_rule"] is None:
+            raise UserError(
+                "--objective votes: the views have classes, but no votes. Augment with labels in the challenge's "
+                "format (37 vote columns), or train with --objective classes."
+            )
+        return VotesObjective()
+    if settings.best_by == "rmse":
+        raise UserError("--best-by rmse: votes are learned with --objective votes only.")
+    galaxies = data["galaxies_by_class"]["train"]
+    if sum(count > 0 for count in galaxies.values()) < 2:
+        raise UserError("All training galaxies are of one class: there is nothing to tell apart. Check the labels.")
+    weights = class_weights({name: galaxies.get(name, 0) for name in data["classes"]}, settings.class_balance)
+    return ClassesObjective(weights, settings.label_smoothing)

@@ -32,7 +32,9 @@ def require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
     if not learned.get("split") or not data.get("split") or learned["labels"] != data["inputs"]["labels"]:
         return
     theirs, ours = (TypeAdapter(SplitRule).validate_python(of["split"]) for of in (learned, data))
-    if theirs == ours:
+    # Cards of earlier versions do not name the rule.
+    same_classes = learned.get("label_rule", data["label_rule"]) == data["label_rule"]
+    if theirs == ours and same_classes:
         return
     # A galaxy's class may be another by their label rule: no class there may reach further than any does here.
     theirs_ends = map(max, zip(*map(theirs.ends_of, learned["galaxies_by_class"]), strict=True))

@@ -19,7 +19,7 @@ from scipy.stats import chisquare
 
 from galaxyspark.dataset.read import Batch
 from galaxyspark.network.learner import turned
-from galaxyspark.network.training import start_horovod
+from galaxyspark.network.ranks import start_horovod
 from tests.network.learner_process import SIZES, batch_of, inputs_of, small_learner
 
 ROOT = Path(__file__).parents[2]

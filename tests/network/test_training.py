@@ -21,7 +21,11 @@ from galaxyspark.galaxyzoo.tree import MORPHOLOGY_CLASSES
 from galaxyspark.network.card import load_card
 from galaxyspark.network.checkpoints import Checkpoints
 from galaxyspark.network.learner import Step
-from galaxyspark.network.training import STOPPED, Trainer, make_objective, start_horovod, train
+from galaxyspark.network.objectives import make_objective
+from galaxyspark.network.progress import read_progress
+from galaxyspark.network.ranks import STOPPED, start_horovod
+from galaxyspark.network.trainer import Trainer
+from galaxyspark.network.training import train
 from galaxyspark.network.unseen import require_unseen_galaxies
 from galaxyspark.run_directory import RunDirectory, duration_s
 from galaxyspark.settings import TrainJob, TrainSettings
@@ -150,6 +154,23 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
             torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-7, msg=name)
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_training_goes_on_within_the_epoch_where_epochs_have_fewer_steps_now(epochs: int, run: Path) -> None:
+    """As with more ranks: the checkpoint is of the first step of an epoch, which now is a sixth of one."""
+    stopped = trainer_of(job_of(run))
+    per_epoch = stopped.plan.steps_per_epoch
+    stop_before(stopped, epochs * per_epoch + 1)
+    with pytest.raises(UserError):
+        stopped.run_epochs()
+    content = stopped.checkpoints.newest()
+    assert content
+    of_more_steps = {"steps_per_epoch": 6 * per_epoch, "step": epochs * 6 * per_epoch + 1}
+    stopped.checkpoints.write(content["step"], content | of_more_steps)
+    resumed = trainer_of(job_of(run))
+    resumed.run_epochs()
+    assert [(row["epoch"], row["step"]) for row in resumed.history] == [(1, per_epoch), (2, 2 * per_epoch)]
+
+
 def test_a_finished_training_starts_anew_and_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = job_of(run, epochs=1)
     assert train(job)
@@ -224,12 +245,7 @@ def test_frozen_layers_stay_as_they_are(run: Path) -> None:
     ],
 )
 def test_training_ends_when_two_epochs_were_no_better(
-    best_by: str,
-    values: list[float],
-    best: list[bool],
-    run: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    best_by: str, values: list[float], best: list[bool], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = trainer_of(job_of(run, epochs=9, patience=2, best_by=best_by))
     rest = iter(values)
@@ -238,8 +254,7 @@ def test_training_ends_when_two_epochs_were_no_better(
     trainer.run_epochs()
     assert [row[best_by] for row in trainer.history] == values[:4]
     assert [row["best"] for row in trainer.history] == best
-    steps = f"{trainer.step:,} of {9 * trainer.plan.steps_per_epoch:,} steps"
-    assert f"Ended by --patience 2 after 4.0 of 9 epochs: {steps}." in capsys.readouterr().out
+    assert trainer.cut_short_by() == "--patience 2"
 
 
 @pytest.mark.parametrize("later_s", [0.5, 2.0, 5.0])
@@ -262,7 +277,7 @@ def test_the_time_allowed_holds_where_steps_get_slower_or_faster(
     assert trainer.history[-1]["step"] == trainer.step == len(took)
 
 
-def test_the_time_allowed_is_that_of_all_sittings(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_time_allowed_is_that_of_all_sittings(run: Path) -> None:
     trained_s = 0.0
     for step, minutes in [(3, 5.0), (6, 5.0), (9, 4.0)]:
         sitting = trainer_of(job_of(run, epochs=1_000, max_minutes=minutes))
@@ -272,14 +287,17 @@ def test_the_time_allowed_is_that_of_all_sittings(run: Path, capsys: pytest.Capt
             assert sitting.plan.total_steps == min(fitting, sitting.plan.asked_steps)
         sitting.training_s = 60.0  # as if it had been slow until now
         stop_before(sitting, step)
-        with pytest.raises(UserError, match=f"Stopped after step {step}[ ,]"):
+        # How many there will be is not known before the speed is.
+        with pytest.raises(UserError, match=f"Stopped after step {step}{' of' if trained_s else ','}"):
             sitting.run_epochs()
+        progress = read_progress(run / "checkpoints")
+        assert progress
+        assert progress[0].total_steps == (sitting.plan.total_steps if trained_s else None)
         trained_s += sitting.training_s
     assert trained_s > 180
     overdue = trainer_of(job_of(run, epochs=1_000, max_minutes=2.5))
     overdue.run_epochs()
-    epochs = 9 / overdue.plan.steps_per_epoch
-    assert f"Ended by --max-minutes 2.5 after {epochs:.1f} of 1000 epochs: 9 of " in capsys.readouterr().out
+    assert overdue.cut_short_by() == "--max-minutes 2.5"
     assert (overdue.step, overdue.history[-1]["step"]) == (9, 9)
 
 
@@ -342,25 +360,31 @@ def test_weights_that_have_seen_the_galaxies_of_validation_or_test_are_refused(
             train(job)
 
 
+STRATA = {SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}
+
+
 @pytest.mark.parametrize(
-    ("theirs", "ours", "refused"),
+    ("theirs", "rule", "ours", "refused"),
     [
-        ({SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, {SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, False),
-        ({SMOOTH: 0.5, FEATURED: 0.5, ARTIFACT: 0.5}, {SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, False),
+        (STRATA, "argmax", STRATA, False),
         # By another label rule their artifact at 0.52 may be smooth here, and not for training.
-        ({SMOOTH: 0.4, FEATURED: 0.6, ARTIFACT: 0.55}, {SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, True),
-        ({}, {SMOOTH: 0.5, FEATURED: 0.6, ARTIFACT: 0.55}, True),
-        ({}, {SMOOTH: 0.6, FEATURED: 0.6, ARTIFACT: 0.65}, False),
+        (STRATA, "threshold", STRATA, True),
+        ({SMOOTH: 0.4, FEATURED: 0.6, ARTIFACT: 0.55}, "argmax", STRATA, True),
+        ({SMOOTH: 0.5, FEATURED: 0.5, ARTIFACT: 0.5}, "threshold", STRATA, False),
+        ({}, "argmax", STRATA, True),
+        ({}, "argmax", {SMOOTH: 0.6, FEATURED: 0.6, ARTIFACT: 0.65}, False),
+        ({}, "threshold", {}, False),
     ],
 )
 def test_strata_are_compared_whatever_the_classes_of_the_galaxies_were(
-    theirs: dict[str, float], ours: dict[str, float], refused: bool, finished_run: Path, tmp_path: Path
+    theirs: dict[str, float], rule: str, ours: dict[str, float], refused: bool, finished_run: Path, tmp_path: Path
 ) -> None:
     def split(ends: dict[str, float]) -> dict[str, Any]:
         return {"fractions": [0.6, 0.2, 0.2], "seed": 0, "ends": {label: [end, 0.8] for label, end in ends.items()}}
 
     card = json.loads((finished_run / "model" / "card.json").read_text())
-    card["training"]["split"] = split(theirs)
+    assert card["training"]["label_rule"] == "argmax"
+    card["training"] |= {"split": split(theirs), "label_rule": rule}
     (tmp_path / "card.json").write_text(json.dumps(card))
     (tmp_path / "weights.safetensors").write_bytes(b"")
     data = json.loads((finished_run / "manifests" / "augment.json").read_text()) | {"split": split(ours)}

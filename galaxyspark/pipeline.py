@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -43,7 +44,11 @@ def run_pipeline(job: PipelineJob) -> None:
         started = {"train": ["-np", str(job.ranks)], **dict.fromkeys(_ON_SPARK, ["--profile", job.profile])}
         status = _run([str(SUBMIT), stage, *started.get(stage, []), "--config", str(run.path(_SETTINGS))])
         if status:
-            raise UserError(f"stage '{stage}' ended with status {status}; what was before it stays published.", status)
+            raise UserError(
+                f"stage '{stage}' ended with status {status}; what was before it stays published. "
+                f"./submit.sh status {shlex.quote(str(job.run))} names the command that goes on from here.",
+                status,
+            )
         if stage == "simulate":  # behind a URL, what it has published lies where nobody could know before
             _save_settings(with_paths(job, run), run)
     total_s = time.perf_counter() - start

@@ -57,7 +57,8 @@ def show_status(root: Path) -> list[str]:
     """
     run = RunDirectory(root)
     if not run.exists():
-        raise UserError(f"{run.root}: no such run. ./submit.sh pipeline --run {run.root} starts one.")
+        start = f"./submit.sh pipeline --images DIR --labels CSV --run {run.root}"
+        raise UserError(f"{run.root}: no such run. {start} starts one.")
     statuses = stage_statuses(run)
     return [str(run.root), "", *_table(statuses), *_headline(run), "", *next_steps(run, statuses)]
 
@@ -236,7 +237,8 @@ def _trained(manifest: Manifest) -> str:
     training = manifest["training"]
     ranks = "1 rank" if manifest["ranks"] == 1 else f"{manifest['ranks']} ranks"
     chosen = f"epoch {training['chosen']['epoch']}, validation accuracy {training['chosen']['accuracy']:.3f}"
-    return f"{training['settings']['network']}, {training['steps']:,} steps, {ranks}: {chosen}"
+    steps = f"{training['steps']:,} steps" + (f" ({manifest['cut_short_by']})" if manifest.get("cut_short_by") else "")
+    return f"{training['settings']['network']}, {steps}, {ranks}: {chosen}"
 
 
 def _extracted(manifest: Manifest) -> str:

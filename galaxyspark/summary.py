@@ -46,6 +46,19 @@ def summary(run: RunDirectory) -> list[str]:
     return lines
 
 
+def what_cut_training_short(manifest: Mapping[str, Any]) -> str:
+    """Such as ``ended by --max-minutes 10 after 2,265 of the 25,230 steps of 30 epochs``; empty where nothing did.
+
+    Args:
+        manifest: Of ``train``, perhaps of an older version.
+    """
+    if not manifest.get("cut_short_by"):
+        return ""
+    training = manifest["training"]
+    of_all = f"{training['asked_steps']:,} steps of {training['settings']['epochs']:,} epochs"
+    return f"ended by {manifest['cut_short_by']} after {training['steps']:,} of the {of_all}"
+
+
 def read_metrics(run: RunDirectory) -> dict[str, Any]:
     """The content of metrics.json.
 

@@ -30,7 +30,7 @@ from galaxyspark.settings import (
     TrainJob,
     TrainSettings,
 )
-from galaxyspark.status import show_status, stage_statuses
+from galaxyspark.status import from_what, show_status, stage_statuses
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
@@ -387,6 +387,11 @@ def publish_with_counts(run: RunDirectory) -> None:
     counts = {"images": 100, "classified": 99, "quarantined": 1}
     publish(run, "predict", job=PredictJob(run=run.root, new_images="/sky/new"), counts=counts)
     publish(run, "report", page="report/index.html")
+
+
+def test_what_cut_training_short_stands_beside_its_steps() -> None:
+    told = from_what("train", COUNTS["train"] | {"cut_short_by": "--max-minutes 10"})
+    assert told == "resnet18, 2,945 steps (--max-minutes 10), 2 ranks: epoch 4, validation accuracy 0.889"
 
 
 def test_under_each_row_stands_what_the_stage_was_made_from(run: RunDirectory, monkeypatch) -> None:

@@ -20,7 +20,7 @@ from galaxyspark.network.devices import to_device
 AUXILIARY_WEIGHT = 0.3
 """Weight of each auxiliary head's loss (Szegedy et al. 2015, section 5)."""
 
-_CHOICE = "Choose --weights none to train from scratch, or --weights with another run or a .safetensors file of its."
+_CHOICE = "Choose --weights none to train from scratch, or --weights with another run or its weights.safetensors."
 _WEIGHTS_OF_RUN = Path("model") / "weights.safetensors"
 
 
@@ -115,7 +115,9 @@ def weights_file(place: str) -> Path:
 def _file_weights(place: str) -> dict[str, Tensor]:
     file = weights_file(place)
     if not file.is_file():
-        raise UserError(f"--weights {place}: no such file or trained run (and not 'none' or 'imagenet'). {_CHOICE}")
+        is_there = Path(place).is_dir()
+        what = f"a directory without {_WEIGHTS_OF_RUN}" if is_there else "no such file or trained run"
+        raise UserError(f"--weights {place}: {what} (and not 'none' or 'imagenet'). {_CHOICE}")
     try:
         return load_file(file)
     except SafetensorError as error:

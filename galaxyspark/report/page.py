@@ -42,7 +42,7 @@ from galaxyspark.report.records import (
 from galaxyspark.report.vote_figures import draw_tree, draw_vote_scatter
 from galaxyspark.run_directory import RunDirectory
 from galaxyspark.settings import ReportJob
-from galaxyspark.summary import CLASSIFIERS, NAMES, read_metrics
+from galaxyspark.summary import CLASSIFIERS, NAMES, read_metrics, what_cut_training_short
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PREVIEW_PX = 1_600
@@ -92,6 +92,7 @@ def collect(run: RunDirectory, published: Mapping[str, Mapping[str, Any]], seed:
         "name": Path(run.root).name,
         "published": published,
         "augment": published.get("augment"),
+        "cut_short": what_cut_training_short(published.get("train", {})),
         "trained": published.get("train", {}).get("training"),
         "outdated": outdated(run),
         "metrics": metrics,

@@ -147,7 +147,8 @@ def test_a_file_that_cannot_be_used_is_named_with_what_to_do(
 
 
 def test_a_directory_is_no_file_of_weights(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--weights .*: no such file or trained run"), torch.device("meta"):
+    said = "--weights .*: a directory without model/weights.safetensors"
+    with pytest.raises(UserError, match=said), torch.device("meta"):
         build_network("googlenet", 3, str(tmp_path))
 
 

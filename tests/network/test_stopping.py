@@ -106,7 +106,7 @@ def test_all_ranks_make_the_steps_that_fit_into_the_time_by_the_clock_of_one(
     assert training.end() == 0, training.said()
     content = newest(run)
     assert content["finished"]
-    assert f"Ended by --max-minutes 0.2: {content['step']:,} of the " in training.said()
+    assert f"Training was ended by --max-minutes 0.2 after {content['step']:,} of the " in training.said()
     assert content["history"][-1]["step"] == content["step"] >= 20
     assert abs(content["training_s"] - 12) < 20 * content["training_s"] / content["step"]
 
@@ -116,7 +116,7 @@ def test_a_killed_rank_ends_all_and_a_rerun_ends_as_if_nothing_had_happened(
 ) -> None:
     undisturbed = start(*FLAGS)
     assert undisturbed.end() == 0, undisturbed.said()
-    assert "Ended by" not in undisturbed.said()
+    assert "Training was ended" not in undisturbed.said()
     expected = newest(run)
     shutil.rmtree(run / "checkpoints")
 

@@ -44,9 +44,10 @@ def run_pipeline(job: PipelineJob) -> None:
         started = {"train": ["-np", str(job.ranks)], **dict.fromkeys(_ON_SPARK, ["--profile", job.profile])}
         status = _run([str(SUBMIT), stage, *started.get(stage, []), "--config", str(run.path(_SETTINGS))])
         if status:
+            file, place = (shlex.quote(str(path)) for path in (run.place(_SETTINGS), run.root))
             raise UserError(
-                f"stage '{stage}' ended with status {status}; what was before it stays published. "
-                f"./submit.sh status {shlex.quote(str(job.run))} names the command that goes on from here.",
+                f"stage '{stage}' ended with status {status}; what was before it stays published. To go on from here: "
+                f"./submit.sh pipeline --start-at {stage} --config {file} --run {place}",
                 status,
             )
         if stage == "simulate":  # behind a URL, what it has published lies where nobody could know before

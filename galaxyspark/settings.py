@@ -117,8 +117,8 @@ class TrainSettings:
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over all views of the training split."""
     max_minutes: Annotated[float, Field(ge=0)] = 0.0
-    """Plan fewer steps where the epochs would take longer than this, in minutes without validation, of all sittings
-    of a training that was stopped. 0: no limit."""
+    """Plan fewer steps where the epochs would take longer than this, in minutes without validation and checkpoints,
+    of all sittings of a training that was stopped. 0: no limit."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Most views in one step of one rank."""
     learning_rate: Annotated[float, Field(gt=0)] = 2.5e-4

@@ -237,7 +237,8 @@ def _trained(manifest: Manifest) -> str:
     training = manifest["training"]
     ranks = "1 rank" if manifest["ranks"] == 1 else f"{manifest['ranks']} ranks"
     chosen = f"epoch {training['chosen']['epoch']}, validation accuracy {training['chosen']['accuracy']:.3f}"
-    steps = f"{training['steps']:,} steps" + (f" ({manifest['cut_short_by']})" if manifest.get("cut_short_by") else "")
+    cut_short = f" (ended by {manifest['cut_short_by']})" if manifest.get("cut_short_by") else ""
+    steps = f"{training['steps']:,} steps{cut_short}"
     return f"{training['settings']['network']}, {steps}, {ranks}: {chosen}"
 
 
@@ -290,7 +291,10 @@ def _command_for(run: RunDirectory, status: StageStatus, statuses: Sequence[Stag
         # What of these submit.sh takes from the command line alone.
         launcher = " --launcher spark" if settings["launcher"] == "spark" else ""
         return _command(run, f"train -np {settings['ranks']}{launcher}", _config(run, SETTINGS_TO_GO_ON_WITH))
-    ranks = status.manifest.get("ranks")  # which no settings tell submit.sh
+    ranks = status.manifest.get("ranks")
+    if status.stage == "train" and not ranks and run.has(_PIPELINE):
+        ranks = yaml.safe_load(run.path(_PIPELINE).read_text()).get("ranks")
+    # Settings tell submit.sh nothing of ranks.
     stage = f"{status.stage} -np {ranks}" if ranks else status.stage
     for file in filter(run.has, (f"settings/{status.stage}.yaml", _PIPELINE)):
         return _command(run, stage, _config(run, file))

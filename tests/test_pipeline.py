@@ -68,6 +68,8 @@ def test_a_scheduler_that_ends_the_pipeline_ends_its_stage_too(tmp_path: Path) -
     shown = pipeline.communicate(timeout=60)[0]
     assert pipeline.returncode == 143
     assert "stage 'simulate' ended with status 143" in shown and "Traceback" not in shown
+    settings = run / "settings" / "pipeline.yaml"
+    assert f"./submit.sh pipeline --start-at simulate --config {settings} --run {run}" in shown
     while processes_with(str(run)):
         assert time.monotonic() < deadline
         time.sleep(0.1)

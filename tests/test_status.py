@@ -178,6 +178,13 @@ def test_a_pipeline_can_be_gone_on_with(run: RunDirectory) -> None:
     assert (job.run, job.start_at, job.new_images, job.seed) == (run.root, "predict", "/sky/new", pipeline.seed)
 
 
+def test_a_training_that_the_pipeline_did_not_come_to_has_the_pipelines_ranks(run: RunDirectory) -> None:
+    publish(run, "augment")
+    job = PipelineJob(run=run.root, images="i", labels="l", ranks=3)
+    (run.path("settings") / "pipeline.yaml").write_text(to_yaml(job))
+    assert commands(show_status(run.root))[0][:4] == ["./submit.sh", "train", "-np", "3"]
+
+
 def test_a_stage_runs_as_long_as_its_process_holds_the_lock_and_has_stopped_when_that_was_killed(
     run: RunDirectory, hold: Callable[[str], subprocess.Popen[str]]
 ) -> None:
@@ -391,7 +398,7 @@ def publish_with_counts(run: RunDirectory) -> None:
 
 def test_what_cut_training_short_stands_beside_its_steps() -> None:
     told = from_what("train", COUNTS["train"] | {"cut_short_by": "--max-minutes 10"})
-    assert told == "resnet18, 2,945 steps (--max-minutes 10), 2 ranks: epoch 4, validation accuracy 0.889"
+    assert told == "resnet18, 2,945 steps (ended by --max-minutes 10), 2 ranks: epoch 4, validation accuracy 0.889"
 
 
 def test_under_each_row_stands_what_the_stage_was_made_from(run: RunDirectory, monkeypatch) -> None:

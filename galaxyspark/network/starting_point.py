@@ -54,15 +54,17 @@ def starting_point(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> di
 def step_to_go_on_after(found: Mapping[str, Any], steps_per_epoch: int) -> int:
     """The step that a checkpoint was written after, where an epoch may have other steps now: another number of ranks.
 
-    It is at the same share of its epoch, and past its start where the checkpoint's is.
+    It is at the same share of its epoch; within it, as far as it has steps for that, where the checkpoint's is.
 
     Args:
         found: A checkpoint's ``step`` and ``steps_per_epoch``.
         steps_per_epoch: Those of an epoch now.
     """
     epochs, steps = divmod(found["step"], found["steps_per_epoch"])
+    if not steps:
+        return epochs * steps_per_epoch
     share = steps / found["steps_per_epoch"]
-    return epochs * steps_per_epoch + (max(1, round(share * steps_per_epoch)) if steps else 0)
+    return epochs * steps_per_epoch + max(1, min(round(share * steps_per_epoch), steps_per_epoch - 1))
 
 
 def identity_of(job: TrainJob, data: dict[str, Any]) -> dict[str, Any]:

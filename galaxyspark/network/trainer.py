@@ -317,7 +317,7 @@ class Trainer:
     # What comes of it
 
     def views_per_s(self) -> float:
-        """Training throughput of all ranks, without validation."""
+        """Training throughput of all ranks, without validation and checkpoints."""
         return round(self.views_here / self.training_s, 1) if self.training_s else 0.0
 
     def cut_short_by(self) -> str | None:

@@ -60,7 +60,7 @@ def _train_and_publish(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -
         save_model(staging.path("model"), trainer.best_state, card)
         write_atomically(staging.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in trainer.history))
         staging.manifest = {
-            # That of training itself, without the start and validation.
+            # That of training itself, without the start, validation and checkpoints.
             "rate": {"per_s": trainer.views_per_s(), "unit": "views"},
             "earlier_sittings_s": round(trainer.earlier_duration_s, 2),
             "ranks": hvd.size(),

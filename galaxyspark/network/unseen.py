@@ -44,6 +44,8 @@ def require_unseen_galaxies(weights: str, data: dict[str, Any]) -> None:
         of_both = f"Their views have {flags[0]}, these {flags[1]}"
         if flags[0] == flags[1]:
             of_both = f"Both views have {flags[0]}, but not the same galaxies in each class"
+        if not same_classes:
+            of_both += f" (theirs are by --label-rule {learned['label_rule']}, these by {data['label_rule']})"
         raise UserError(
             f"--weights {weights}: they may have been trained on, or chosen by, galaxies that are for validation or "
             f"test here. {of_both}. Augment this run as theirs was, or start from other weights."

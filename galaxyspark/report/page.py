@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def collect(run: RunDirectory, published: Mapping[str, Mapping[str, Any]], seed:
         "confusions": draw_confusions(metrics) if metrics else [],
         "curves": draw_curves(learning),
         "confidence": draw_confidence(metrics["splits"]["test"]) if metrics else [],
+        "votes_command": _votes_command(run, published.get("train", {}).get("ranks")),
         "votes": draw_votes(metrics, galaxies, seed) if metrics else [],
         "dreams": read_dreams(run.path("dreams")),
         "preview": smaller(run.path("preview.png"), _PREVIEW_PX),
@@ -112,6 +114,13 @@ def collect(run: RunDirectory, published: Mapping[str, Mapping[str, Any]], seed:
         "versions": collect_versions(published),
         **collect_galaxies(run, galaxies, seed),
     }
+
+
+def _votes_command(run: RunDirectory, ranks: int | None) -> str:
+    """Trains as before, but on votes. Settings of a run that was copied or moved name the old place."""
+    settings, place = (shlex.quote(str(path)) for path in (run.place("settings/train.yaml"), run.root))
+    with_ranks = f"train -np {ranks}" if ranks else "train"
+    return f"./submit.sh {with_ranks} --config {settings} --objective votes --run {place}"
 
 
 def _metrics(run: RunDirectory, published: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any] | None, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -313,6 +314,21 @@ def test_the_duration_that_is_published_is_that_of_all_sittings(run: Path) -> No
     assert 5_000 < duration_s(manifest) < 5_600
 
 
+def test_writing_checkpoints_takes_nothing_of_the_time_allowed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(job_of(run, epochs=1, checkpoint_minutes=1e-9))
+    monkeypatch.setattr(trainer.learner, "step", lambda *arguments: Step(1.0, stop=False))
+    written: list[int] = []
+
+    def write_slowly() -> None:
+        time.sleep(1.0)
+        written.append(trainer.step)
+
+    monkeypatch.setattr(trainer, "write_checkpoint", write_slowly)
+    trainer.run_epochs()
+    assert len(set(written)) == trainer.step == trainer.plan.steps_per_epoch
+    assert trainer.training_s < 0.5 * len(written)
+
+
 def test_more_epochs_are_made_where_the_time_allows_for_them(run: Path) -> None:
     stopped = trainer_of(job_of(run, max_minutes=60.0))
     stop_before(stopped, 3)
@@ -389,6 +405,8 @@ def test_strata_are_compared_whatever_the_classes_of_the_galaxies_were(
     (tmp_path / "weights.safetensors").write_bytes(b"")
     data = json.loads((finished_run / "manifests" / "augment.json").read_text()) | {"split": split(ours)}
     message = "Both views have .* not the same galaxies in each class" if theirs else "Their views have "
+    if rule == "threshold":
+        message += r".* \(theirs are by --label-rule threshold, these by argmax\)"
     with pytest.raises(UserError, match=message) if refused else nullcontext():
         require_unseen_galaxies(str(tmp_path / "weights.safetensors"), data)
 

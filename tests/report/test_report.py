@@ -239,7 +239,7 @@ def test_classes_table(finished_run: Path, reader: PageReader) -> None:
 def test_votes_are_offered_to_be_learned_where_the_labels_have_them(finished_run: Path, tmp_path: Path) -> None:
     with_votes = PageReader((finished_run / "report" / "index.html").read_text()).section_text["votes"]
     settings = finished_run / "settings" / "train.yaml"
-    assert f"./submit.sh train --config {settings} --objective votes learns all 37" in with_votes
+    assert f"./submit.sh train --config {settings} --objective votes --run {finished_run} learns" in with_votes
     make_run(tmp_path)
     file = tmp_path / "manifests" / "augment.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"label_rule": None}))
@@ -257,7 +257,7 @@ def test_what_cut_training_short_is_said(tmp_path: Path, reader: PageReader) -> 
     file.write_text(json.dumps(manifest))
     text = PageReader(report_html(tmp_path)).section_text["learning"]
     assert "Training was ended by --max-minutes 2 after 145 of the 12,690 steps of 30 epochs." in text
-    assert "It was validated once, so there is no curve to draw." in text
+    assert "The network was validated once, so there is no curve to draw." in text
 
 
 def test_votes_are_drawn_where_they_were_learned(tmp_path: Path, reader: PageReader) -> None:

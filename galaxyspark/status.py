@@ -57,7 +57,7 @@ def show_status(root: Path) -> list[str]:
     """
     run = RunDirectory(root)
     if not run.exists():
-        start = f"./submit.sh pipeline --images DIR --labels CSV --run {run.root}"
+        start = f"./submit.sh pipeline --images DIR --labels CSV --run {shlex.quote(str(run.root))}"
         raise UserError(f"{run.root}: no such run. {start} starts one.")
     statuses = stage_statuses(run)
     return [str(run.root), "", *_table(statuses), *_headline(run), "", *next_steps(run, statuses)]

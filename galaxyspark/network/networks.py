@@ -115,8 +115,7 @@ def weights_file(place: str) -> Path:
 def _file_weights(place: str) -> dict[str, Tensor]:
     file = weights_file(place)
     if not file.is_file():
-        is_there = Path(place).is_dir()
-        what = f"a directory without {_WEIGHTS_OF_RUN}" if is_there else "no such file or trained run"
+        what = f"a directory without {_WEIGHTS_OF_RUN}" if Path(place).is_dir() else "no such file or trained run"
         raise UserError(f"--weights {place}: {what} (and not 'none' or 'imagenet'). {_CHOICE}")
     try:
         return load_file(file)

@@ -54,7 +54,8 @@ def starting_point(job: TrainJob, run: RunDirectory, data: dict[str, Any]) -> di
 def step_to_go_on_after(found: Mapping[str, Any], steps_per_epoch: int) -> int:
     """The step that a checkpoint was written after, where an epoch may have other steps now: another number of ranks.
 
-    It is at the same share of its epoch; within it, as far as it has steps for that, where the checkpoint's is.
+    It is at the same share of its epoch, and neither at its start nor its end where the checkpoint is not, unless an
+    epoch has a single step now.
 
     Args:
         found: A checkpoint's ``step`` and ``steps_per_epoch``.

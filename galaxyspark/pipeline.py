@@ -86,7 +86,7 @@ def _run(command: list[str]) -> int:
         status = process.wait()
     except KeyboardInterrupt:
         process.wait()
-        raise
+        return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGTERM, before)
     if asked_to_end:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
@@ -55,19 +57,29 @@ def test_new_images_that_are_not_there_are_found_out_at_once(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_ends_the_pipeline_ends_its_stage_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("send", "number", "status"),
+    [(os.kill, signal.SIGTERM, 143), (os.killpg, signal.SIGINT, 130)],
+    ids=["a scheduler", "Ctrl-C, which a terminal sends to all processes in the foreground"],
+)
+def test_who_ends_the_pipeline_ends_its_stage_too(
+    send: Callable[[int, int], None], number: int, status: int, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     command = [SUBMIT, "pipeline", "--run", run, "--num-galaxies", 5000, "--weights", "none"]
     environment = os.environ | {"GALAXYSPARK_READY": "1"}
-    pipeline = subprocess.Popen(list(map(str, command)), env=environment, stdout=PIPE, stderr=STDOUT, text=True)
+    pipeline = subprocess.Popen(
+        list(map(str, command)), env=environment, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 120
     while not any(run.glob(".staging-simulate-*")):
         assert time.monotonic() < deadline and pipeline.poll() is None
         time.sleep(0.1)
-    pipeline.terminate()
+    send(pipeline.pid, number)
     shown = pipeline.communicate(timeout=60)[0]
-    assert pipeline.returncode == 143
-    assert "stage 'simulate' ended with status 143" in shown and "Traceback" not in shown
+    assert pipeline.returncode == status
+    assert f"stage 'simulate' ended with status {status}" in shown
+    assert number == signal.SIGINT or "Traceback" not in shown  # at Ctrl-C py4j logs one of its own
     settings = run / "settings" / "pipeline.yaml"
     assert f"./submit.sh pipeline --start-at simulate --config {settings} --run {run}" in shown
     while processes_with(str(run)):

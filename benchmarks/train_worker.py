@@ -14,11 +14,12 @@ import pyarrow as pa  # noqa: F401  (before torch, as petastorm asks)
 import horovod.torch as hvd  # isort: skip
 import torch
 from torch import nn
+from torchvision.models import googlenet
 
 from benchmarks.harness import tell_rate
 from galaxyspark.dataset.read import Batch
 from galaxyspark.memory import keep_freed_memory
-from galaxyspark.network.networks import ARCHITECTURES, AUXILIARY_WEIGHT, build_network
+from galaxyspark.network.networks import ARCHITECTURES, AUXILIARY_WEIGHT
 from galaxyspark.network.ranks import start_horovod
 from galaxyspark.network.trainer import Trainer
 from galaxyspark.run_directory import RunDirectory
@@ -73,7 +74,7 @@ def step_of(trainer: Trainer) -> Callable[[Batch, int], None]:
 
 def eager_step() -> Callable[[Batch, int], None]:
     """A step as tutorials have it: float32, memory as it comes, torch's defaults."""
-    network = build_network("googlenet", num_outputs=3).train()
+    network = googlenet(num_classes=3, init_weights=True).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.1)
     architecture = ARCHITECTURES["googlenet"]

@@ -65,8 +65,8 @@ venv_works() { "$python" -c 'import ensurepip' 2>/dev/null; }
 check_machine() {
   local free_gb
   need "Python's venv module" venv_works "python3.11-venv"
+  need "A C++ compiler (g++)" compiler_works "g++"
   if [ -z "$(compiled_wheel)" ]; then
-    need "A C++ compiler (g++)" compiler_works "g++"
     need "make" make_works "make"
     need "CMake" cmake_works "cmake"
   fi
@@ -133,7 +133,7 @@ install_horovod() {
   fi
   timed "Installing Horovod" "$venv/bin/python" -m pip install --disable-pip-version-check \
     --no-deps --force-reinstall "$(compiled_wheel)"
-  timed "Installing galaxyspark" "$venv/bin/python" -m pip install --disable-pip-version-check \
+  timed "Installing galaxyspark, with its compiled layers" "$venv/bin/python" -m pip install --disable-pip-version-check \
     --no-deps --no-build-isolation -e "$root"
 }
 
@@ -154,7 +154,7 @@ need "Java 17 or 21 (java on the PATH, or JAVA_HOME)" java_works "openjdk-17-jre
 
 wheels=$wheel_cache/python3.11-torch$(version_of torch)-$kind-$(uname -m)
 is_ready() { [ "$(cat "$venv/.galaxyspark-ready" 2>/dev/null)" = "$stamp" ]; }
-stamp="$kind $(cat "$requirements" "$here"/requirements-gpu.txt "$here/setup.sh" "$here/horovod.cmake" "$here/horovod-cmake.sh" "$root/setup.py" | cksum) $root"
+stamp="$kind $(cat "$requirements" "$here"/requirements-gpu.txt "$here/setup.sh" "$here/horovod.cmake" "$here/horovod-cmake.sh" "$root/setup.py" "$root/galaxyspark_kernels/kernels.cpp" | cksum) $root"
 is_ready && exit 0
 
 exec 9>"$root/.venv-setup.lock"

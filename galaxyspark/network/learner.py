@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from galaxyspark.dataset.read import Batch
+from galaxyspark.network.compiled_layers import with_compiled_layers
 from galaxyspark.network.devices import to_device
 from galaxyspark.network.networks import ARCHITECTURES, build_network, heads_of, outputs_of_heads, to_input
 from galaxyspark.network.objectives import Objective
@@ -52,7 +53,8 @@ class Learner:
         self.architecture = ARCHITECTURES[settings.network]
         torch.manual_seed(seed)
         # Inputs are channels-last, weights are not: as fast, and Horovod takes contiguous tensors only.
-        self.network = build_network(settings.network, objective.num_outputs, settings.weights).to(device)
+        network = build_network(settings.network, objective.num_outputs, settings.weights)
+        self.network = with_compiled_layers(network).to(device)
         self.heads = {id(weight) for weight in heads_of(settings.network, self.network)}
         self.peak_rate = settings.learning_rate * math.sqrt(hvd.size())
         self.optimizer = self._optimizer()
@@ -133,10 +135,15 @@ class Learner:
         for weight in self.network.parameters():
             if not weight.requires_grad:  # Horovod has made it a gradient of zeros, which Adam would remember
                 weight.grad = None
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm or math.inf)
+        gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
+        norm = float(nn.utils.get_total_norm(gradients))
         mean_loss, stopping = hvd.synchronize(told).tolist()
-        if not math.isfinite(mean_loss + float(norm)):
+        if not math.isfinite(mean_loss + norm):
             raise NotFiniteError(_what_is_not_finite(float(loss.detach())))
+        if norm > (self.settings.max_gradient_norm or math.inf):
+            nn.utils.clip_grads_with_norm_(
+                self.network.parameters(), self.settings.max_gradient_norm, torch.tensor(norm)
+            )
         with self.optimizer.skip_synchronize():
             self.optimizer.step()
         if hvd.rank() == 0 and self.settings.ema_decay:
@@ -176,12 +183,11 @@ def turned(images: Tensor) -> Tensor:
         The same shape and type, contiguous: of it come channels-last inputs, others make a network slower.
     """
     symmetry_of = torch.randint(8, (len(images),))
-    result = torch.empty_like(images, memory_format=torch.contiguous_format)
-    for symmetry in range(8):
-        chosen = to_device((symmetry_of == symmetry).nonzero()[:, 0], images.device)
-        mirrored = images[chosen].flip(1) if symmetry >= 4 else images[chosen]
-        result[chosen] = torch.rot90(mirrored, symmetry % 4, (1, 2))
-    return result
+    order = to_device(symmetry_of.argsort(), images.device)
+    groups = torch.split(images.index_select(0, order), symmetry_of.bincount(minlength=8).tolist())
+    mirrored = [group.flip(1) if symmetry >= 4 else group for symmetry, group in enumerate(groups)]
+    result = torch.cat([torch.rot90(group, symmetry % 4, (1, 2)) for symmetry, group in enumerate(mirrored)])
+    return result.index_select(0, order.argsort())
 
 
 def _seed_of(*numbers: int) -> int:

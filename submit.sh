@@ -174,6 +174,7 @@ run_tests() {
   cd "$root"
   echo "ruff check" && "$bin/ruff" check . || failed=1
   echo "ruff format --check" && "$bin/ruff" format --check . || failed=1
+  echo "clang-format --dry-run" && "$bin/clang-format" --dry-run --Werror galaxyspark_kernels/*.cpp || failed=1
   echo "mypy" && "$bin/mypy" || failed=1
   "$bin/pytest" "$@" || failed=1
   return $failed

@@ -1,5 +1,5 @@
-// Layers of a network in training, on processors: batch normalisation with ReLU, and max pooling, of bfloat16 tensors in
-// channels-last memory order. Python calls them in galaxyspark/network/compiled_layers.py.
+// Layers of a network in training, on processors: batch normalisation with ReLU, and max pooling, of bfloat16 tensors
+// in channels-last memory order. Python calls them in galaxyspark/network/compiled_layers.py.
 //
 // Between convolutions a step waits for memory. So these go over it as seldom as they can, where torch's layers go once
 // for each thing that they do; and channels are taken two at a time, as the halves of a 32-bit word.
@@ -78,7 +78,7 @@ Tensor room_for(const Tensor& x) { return at::empty(x.sizes(), x.options(), Memo
 // ---- Batch normalisation and ReLU: y = max(0, scale x + shift). Numbers of channels stand in arrays of all first
 // channels, then all second ones, of pairs.
 
-const int64_t kBlock = 128;  // rows whose sums are in float32; those of blocks are in float64
+const int64_t kBlock = 128;   // rows whose sums are in float32; those of blocks are in float64
 const int64_t kTogether = 4;  // rows for which sums are read and written once
 
 template <int64_t kRows>
@@ -109,9 +109,7 @@ FOR_EACH_PROCESSOR void normalise(const Pair* __restrict x, int64_t stride, int6
 }
 
 // What ReLU lets through of a gradient.
-INLINE float passed(float gradient, float x, float scale, float shift) {
-  return x * scale + shift <= 0 ? 0 : gradient;
-}
+INLINE float passed(float gradient, float x, float scale, float shift) { return x * scale + shift <= 0 ? 0 : gradient; }
 
 template <int64_t kRows>
 FOR_EACH_PROCESSOR void add_gradients(const Pair* __restrict gradients, int64_t gradient_stride,
@@ -153,14 +151,16 @@ void for_each_block(int64_t rows, int64_t parts, const Function& function) {
   at::parallel_for(0, parts, 1, [&](int64_t begin_part, int64_t end_part) {
     for (int64_t part = begin_part; part < end_part; ++part) {
       const int64_t end = rows * (part + 1) / parts;
-      for (int64_t row = rows * part / parts; row < end; row += kBlock) function(part, row, std::min(kBlock, end - row));
+      for (int64_t row = rows * part / parts; row < end; row += kBlock)
+        function(part, row, std::min(kBlock, end - row));
     }
   });
 }
 
 // Two sums over all rows for each channel; add(row, times, rows at once, sum, other sum) adds those of some rows.
 template <typename Add>
-std::pair<std::vector<double>, std::vector<double>> sums(int64_t rows, int64_t channels, int64_t parts, const Add& add) {
+std::pair<std::vector<double>, std::vector<double>> sums(int64_t rows, int64_t channels, int64_t parts,
+                                                         const Add& add) {
   std::vector<std::vector<double>> of_part(parts, std::vector<double>(2 * channels));
   for_each_block(rows, parts, [&](int64_t part, int64_t row, int64_t count) {
     static thread_local std::vector<float> of_block;
@@ -182,8 +182,8 @@ int64_t number_of_parts(int64_t rows) { return std::min<int64_t>(at::get_num_thr
 // Where a channel's number is in an array of first channels, then second ones.
 int64_t place(int64_t channel, int64_t channels) { return channel % 2 * (channels / 2) + channel / 2; }
 
-// Writes to y, which may be some channels of a tensor. Returns what the backward pass wants: mean, 1 / standard deviation,
-// scale and shift, of shape (4, channels).
+// Writes to y, which may be some channels of a tensor. Returns what the backward pass wants: mean, 1 / standard
+// deviation, scale and shift, of shape (4, channels).
 Tensor batch_norm_relu(const Tensor& input, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                        const Tensor& running_variance, double momentum, double epsilon, const Tensor& y) {
   TORCH_CHECK(input.scalar_type() == at::kBFloat16 && input.size(1) % 2 == 0,
@@ -196,9 +196,10 @@ Tensor batch_norm_relu(const Tensor& input, const Tensor& weight, const Tensor& 
   std::vector<float> origin(channels);  // near the mean, or squares would leave no digits for the variance
   for (int64_t i = 0; i < channels / 2; ++i)
     origin[i] = first(from.data[i]), origin[channels / 2 + i] = second(from.data[i]);
-  const auto [sum, square] = sums(rows, channels, parts, [&](int64_t row, int64_t times, auto at_once, float* a, float* b) {
-    add_moments<at_once>(from.at(row), from.stride, times, channels / 2, origin.data(), a, b);
-  });
+  const auto [sum, square] =
+      sums(rows, channels, parts, [&](int64_t row, int64_t times, auto at_once, float* a, float* b) {
+        add_moments<at_once>(from.at(row), from.stride, times, channels / 2, origin.data(), a, b);
+      });
   float* mean = kept.data_ptr<float>();
   float *rstd = mean + channels, *scale = rstd + channels, *shift = scale + channels;
   for (int64_t channel = 0; channel < channels; ++channel) {
@@ -227,10 +228,11 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor& gradie
   const Rows gradients = rows_of(g), from = rows_of(x), to = rows_of(of_x);
   const float* mean = kept.const_data_ptr<float>();
   const float *rstd = mean + channels, *scale = rstd + channels, *shift = scale + channels;
-  const auto [sum, product] = sums(rows, channels, parts, [&](int64_t row, int64_t times, auto at_once, float* a, float* b) {
-    add_gradients<at_once>(gradients.at(row), gradients.stride, from.at(row), from.stride, times, channels / 2, scale,
-                           shift, mean, a, b);
-  });
+  const auto [sum, product] =
+      sums(rows, channels, parts, [&](int64_t row, int64_t times, auto at_once, float* a, float* b) {
+        add_gradients<at_once>(gradients.at(row), gradients.stride, from.at(row), from.stride, times, channels / 2,
+                               scale, shift, mean, a, b);
+      });
   // The gradient of x is scale (passed - mean of passed - (x - mean) rstd^2 mean of passed (x - mean)).
   std::vector<float> factor(channels), term(channels);
   for (int64_t channel = 0; channel < channels; ++channel) {
@@ -277,7 +279,7 @@ FOR_EACH_PROCESSOR void pool_row(const uint16_t* image, int64_t row, const Pool&
       for (int64_t i = begin_row; i < end_row; ++i) {
         const uint16_t* x = image + (i * pool.width + begin) * pool.channels + c;
         for (int64_t j = begin; j < end; ++j, x += pool.channels) {
-          const Keys value = ordered((Keys)*reinterpret_cast<const Values*>(x));
+          const Keys value = ordered((Keys) * reinterpret_cast<const Values*>(x));
           place = value > best ? Keys{} + int16_t((i - top) * pool.kernel + j - left) : place;
           best = value > best ? value : best;
         }
@@ -288,8 +290,8 @@ FOR_EACH_PROCESSOR void pool_row(const uint16_t* image, int64_t row, const Pool&
   }
 }
 
-FOR_EACH_PROCESSOR void pool_row_backward(const uint16_t* gradient, const uint8_t* places, int64_t row, const Pool& pool,
-                                          uint16_t* y) {
+FOR_EACH_PROCESSOR void pool_row_backward(const uint16_t* gradient, const uint8_t* places, int64_t row,
+                                          const Pool& pool, uint16_t* y) {
   const auto begin_of = [&](int64_t at) {
     return std::max<int64_t>(0, (at + pool.padding - pool.kernel + pool.stride) / pool.stride);
   };
@@ -301,7 +303,8 @@ FOR_EACH_PROCESSOR void pool_row_backward(const uint16_t* gradient, const uint8_
       for (int64_t i = begin_of(row); i < end_of(row, pool.pooled_height); ++i)
         for (int64_t j = begin_of(column); j < end_of(column, pool.pooled_width); ++j) {
           const int64_t at = (i * pool.pooled_width + j) * pool.channels + c;
-          const uint16_t here = (row + pool.padding - i * pool.stride) * pool.kernel + column + pool.padding - j * pool.stride;
+          const uint16_t here =
+              (row + pool.padding - i * pool.stride) * pool.kernel + column + pool.padding - j * pool.stride;
           const auto place = __builtin_convertvector(*reinterpret_cast<const Places*>(places + at), Values);
           const Values value = *reinterpret_cast<const Values*>(gradient + at);
           const Words passed = (Words)(place == here ? value : Values{});
@@ -319,7 +322,8 @@ std::tuple<Tensor, Tensor> max_pool(const Tensor& input, int64_t kernel, int64_t
   TORCH_CHECK(input.scalar_type() == at::kBFloat16 && input.size(1) >= kChannels && kernel <= 16,
               "max_pool takes bfloat16, at least 32 channels and windows of at most 16 x 16");
   const Tensor x = input.contiguous(MemoryFormat::ChannelsLast);
-  const Tensor y = at::empty({x.size(0), x.size(1), pooled_height, pooled_width}, x.options(), MemoryFormat::ChannelsLast);
+  const Tensor y =
+      at::empty({x.size(0), x.size(1), pooled_height, pooled_width}, x.options(), MemoryFormat::ChannelsLast);
   const Tensor places = at::empty(y.sizes(), y.options().dtype(at::kByte), MemoryFormat::ChannelsLast);
   const Pool pool{x.size(1), x.size(2), x.size(3), pooled_height, pooled_width, kernel, stride, padding};
   at::parallel_for(0, x.size(0) * pooled_height, 1, [&](int64_t begin, int64_t end) {
@@ -358,7 +362,8 @@ TORCH_LIBRARY(galaxyspark, library) {
   library.def("batch_norm_relu_backward(Tensor gradient, Tensor x, Tensor kept) -> (Tensor, Tensor, Tensor)",
               &batch_norm_relu_backward);
   library.def(
-      "max_pool(Tensor x, int kernel, int stride, int padding, int pooled_height, int pooled_width) -> (Tensor, Tensor)",
+      "max_pool(Tensor x, int kernel, int stride, int padding, int pooled_height, int pooled_width) -> (Tensor, "
+      "Tensor)",
       &max_pool);
   library.def(
       "max_pool_backward(Tensor gradient, Tensor places, int kernel, int stride, int padding, int height, int width) "

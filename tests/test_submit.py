@@ -156,6 +156,8 @@ def set_up(home: Path, tools: dict, *flags: str) -> subprocess.CompletedProcess[
     """Sets up a checkout on a machine that has only these tools and no apt-get."""
     shutil.copytree(ROOT / "conf", home / "checkout" / "conf", dirs_exist_ok=True)
     shutil.copy(ROOT / "setup.py", home / "checkout")
+    (home / "checkout" / "galaxyspark_kernels").mkdir()
+    shutil.copy(ROOT / "galaxyspark_kernels" / "kernels.cpp", home / "checkout" / "galaxyspark_kernels")
     bin_ = home / "bin"
     bin_.mkdir()
     for tool in ("bash", "dirname", "sed", "id", "cksum", "cat", "uname", "flock"):
@@ -176,8 +178,8 @@ def set_up(home: Path, tools: dict, *flags: str) -> subprocess.CompletedProcess[
     ("before", "flags", "message"),
     [
         (None, [], "has 3 GB free"),
-        (None, ["--gpu"], "A C++ compiler (g++) is missing."),
-        ("nccl 1 2 checkout", [], "A C++ compiler (g++) is missing."),
+        (None, ["--gpu"], "make is missing."),
+        ("nccl 1 2 checkout", [], "make is missing."),
     ],
     ids=["for processors, which was compiled before", "for GPUs, which was not", "as the last set-up had it"],
 )
@@ -192,7 +194,7 @@ def test_setup_compiles_horovod_for_what_is_asked(
     if before:
         (tmp_path / "checkout" / ".venv").mkdir(parents=True)
         (tmp_path / "checkout" / ".venv" / ".galaxyspark-ready").write_text(before)
-    completed = set_up(tmp_path, {"java": JAVA_17, "df": SMALL_DISK}, *flags)
+    completed = set_up(tmp_path, {"java": JAVA_17, "g++": ":", "df": SMALL_DISK}, *flags)
     assert completed.returncode == 1
     assert message in completed.stderr
 

@@ -143,11 +143,8 @@ def to_input(images: Tensor, pixel_mean: Colour, pixel_std: Colour) -> Tensor:
     Returns:
         float32 (pixel - mean) / std, shape (views, 3, size, size), in channels-last memory order.
     """
-    # Of whole rows, as three numbers at a time are slow to compute with.
-    colours = (torch.tensor(colour).repeat(images.shape[2]) for colour in (pixel_mean, pixel_std))
-    mean, std = (to_device(colour, images.device) for colour in colours)
-    rows = images.flatten(2).to(torch.float32).sub_(mean).div_(std)
-    return rows.view(images.shape).permute(0, 3, 1, 2)
+    mean, std = (to_device(torch.tensor(colour), images.device).view(1, 3, 1, 1) for colour in (pixel_mean, pixel_std))
+    return (images.permute(0, 3, 1, 2).to(torch.float32) - mean) / std
 
 
 class FeatureNetwork(nn.Module):

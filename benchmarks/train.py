@@ -4,6 +4,7 @@ All alternatives train on the same views on all cores, each in processes of its 
 
 - ``loop``: the trainer of ``jobs/train.py``, one rank on all cores;
 - ``eager_fp32``: a loop as tutorials have it, in float32, fed by the same batches;
+- ``torchvisions_layers``: the trainer with torchvision's layers instead of the compiled ones;
 - ``two_ranks``: the trainer by horovodrun on two ranks, each on half of the cores.
 
 What is timed is the steps, after some to warm up; not the start of the processes. 224 px and 112 px.
@@ -24,7 +25,7 @@ from benchmarks.harness import GalaxiesBenchmarkSettings, Measurement, ProcessAl
 from benchmarks.views import make_views
 from galaxyspark.settings import AugmentSettings
 
-_STEPS = {"loop": 20, "eager_fp32": 6, "two_ranks": 10}
+_STEPS = {"loop": 20, "eager_fp32": 6, "torchvisions_layers": 20, "two_ranks": 10}
 _SIZES_PX = (224, 112)
 
 
@@ -50,14 +51,17 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure_size(run: Path, size_px: int, rounds: int) -> list[Measurement]:
-    """Loop against eager, and two ranks against the loop's one process; names of all but 224 px end with the size."""
+    """Loop against others, and two ranks against the loop's one process; names of all but 224 px end with the size."""
     print(f"{size_px} px", file=sys.stderr)
     alternatives = [alternative(run, name, steps) for name, steps in _STEPS.items()]
     measured = measure_processes(alternatives, "images", rounds)
     end = "" if size_px == _SIZES_PX[0] else f"_{size_px}px"
     rates = measured.runs
     return [
-        Measurement(measured.unit, {"loop": rates["loop"], f"eager_fp32{end}": rates["eager_fp32"]}),
+        Measurement(
+            measured.unit,
+            {"loop": rates["loop"]} | {f"{name}{end}": rates[name] for name in ("eager_fp32", "torchvisions_layers")},
+        ),
         Measurement(measured.unit, {"two_ranks": rates["two_ranks"], f"one_process{end}": rates["loop"]}),
     ]
 

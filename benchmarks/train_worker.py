@@ -19,6 +19,7 @@ from torchvision.models import googlenet
 from benchmarks.harness import tell_rate
 from galaxyspark.dataset.read import Batch
 from galaxyspark.memory import keep_freed_memory
+from galaxyspark.network import compiled_layers
 from galaxyspark.network.networks import ARCHITECTURES, AUXILIARY_WEIGHT
 from galaxyspark.network.ranks import start_horovod
 from galaxyspark.network.trainer import Trainer
@@ -32,6 +33,8 @@ def main(run: Path, name: str, steps: int) -> None:
     """Make the steps and print their rate, of all ranks."""
     if name != "eager_fp32":
         keep_freed_memory()
+    if name == "torchvisions_layers":
+        compiled_layers.COMPILED = False
     start_horovod()
     job = TrainJob(run=run, train=TrainSettings(weights="none", epochs=100, resume=False))
     with redirect_stdout(sys.stderr):

@@ -14,6 +14,7 @@ def kernels() -> dict[str, Any]:
         return {}
     if sys.platform != "linux":
         return {}
+    # -fopenmp is for the compiler alone: the threads are torch's, whose OpenMP is loaded already.
     flags = ["-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
     library = CppExtension("galaxyspark_kernels.library", ["galaxyspark_kernels/kernels.cpp"], extra_compile_args=flags)
     build = BuildExtension.with_options(use_ninja=False, no_python_abi_suffix=True)

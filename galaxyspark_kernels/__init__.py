@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 _LIBRARY = Path(__file__).with_name("library.so")
-if not _LIBRARY.exists():
-    raise ImportError(f"{_LIBRARY} is missing: ./submit.sh setup compiles it")
-torch.ops.load_library(_LIBRARY)  # type: ignore[no-untyped-call]
+
+try:
+    torch.ops.load_library(_LIBRARY)  # type: ignore[no-untyped-call]
+except OSError as error:  # it is missing, or compiled for another torch or processor
+    raise ImportError(str(error)) from error

@@ -17,7 +17,8 @@
 #include <vector>
 
 // Compiled for several generations of processors; the newest that this one knows is chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+// GCC 12 is the first to know them by these names.
+#if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 12
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define FOR_EACH_PROCESSOR
@@ -45,7 +46,7 @@ INLINE uint32_t to_bits(float value) {
 INLINE float first(uint32_t pair) { return from_bits(pair << 16); }
 INLINE float second(uint32_t pair) { return from_bits(pair & 0xffff0000u); }
 
-// The nearest bfloat16, of two the even one, is the upper half. NaN stays NaN: none has all of the lower half's bits.
+// The nearest bfloat16, of two the even one, is the upper half. NaN stays NaN: a processor's own has a lower half of 0.
 template <typename Bits>
 INLINE Bits rounded(Bits bits) {
   return bits + 0x7fff + ((bits >> 16) & 1);
@@ -78,18 +79,20 @@ Tensor room_for(const Tensor& x) { return at::empty(x.sizes(), x.options(), Memo
 // ---- Batch normalisation and ReLU: y = max(0, scale x + shift). Numbers of channels stand in arrays of all first
 // channels, then all second ones, of pairs.
 
-const int64_t kBlock = 128;   // rows whose sums are in float32; those of blocks are in float64
+// Rows whose sums are in float32, in which those of 128 squares are exact where all values are about as large, as they
+// must be for the variance's digits where it is much less than the mean. The sums of blocks are in float64.
+const int64_t kBlock = 128;
 const int64_t kTogether = 4;  // rows for which sums are read and written once
 
 template <int64_t kRows>
 FOR_EACH_PROCESSOR void add_moments(const Pair* __restrict x, int64_t stride, int64_t times, int64_t pairs,
-                                    const float* __restrict origin, float* __restrict sum, float* __restrict square) {
+                                    float* __restrict sum, float* __restrict square) {
   for (; times > 0; --times, x += kRows * stride)
     for (int64_t i = 0, j = pairs; i < pairs; ++i, ++j) {
       float sum_a = sum[i], sum_b = sum[j], square_a = square[i], square_b = square[j];
       for (int64_t row = 0; row < kRows; ++row) {
         const uint32_t pair = x[row * stride + i];
-        const float a = first(pair) - origin[i], b = second(pair) - origin[j];
+        const float a = first(pair), b = second(pair);
         sum_a += a, sum_b += b;
         square_a += a * a, square_b += b * b;
       }
@@ -188,30 +191,31 @@ Tensor batch_norm_relu(const Tensor& input, const Tensor& weight, const Tensor& 
                        const Tensor& running_variance, double momentum, double epsilon, const Tensor& y) {
   TORCH_CHECK(input.scalar_type() == at::kBFloat16 && input.size(1) % 2 == 0,
               "batch_norm_relu takes bfloat16 and an even number of channels");
+  for (const Tensor& numbers : {weight, bias, running_mean, running_variance})
+    TORCH_CHECK(numbers.scalar_type() == at::kFloat && numbers.is_contiguous() && numbers.numel() == input.size(1),
+                "batch_norm_relu takes weights and statistics in float32, one for each channel");
   TORCH_CHECK(y.scalar_type() == at::kBFloat16 && y.sizes() == input.sizes() && has_rows(y),
               "batch_norm_relu writes to a channels-last tensor of its input's type and shape");
   const Tensor x = with_rows(input), kept = at::empty({4, x.size(1)}, at::kFloat);
   const int64_t channels = x.size(1), rows = x.numel() / channels, parts = number_of_parts(rows);
   const Rows from = rows_of(x), to = rows_of(y);
-  std::vector<float> origin(channels);  // near the mean, or squares would leave no digits for the variance
-  for (int64_t i = 0; i < channels / 2; ++i)
-    origin[i] = first(from.data[i]), origin[channels / 2 + i] = second(from.data[i]);
   const auto [sum, square] =
       sums(rows, channels, parts, [&](int64_t row, int64_t times, auto at_once, float* a, float* b) {
-        add_moments<at_once>(from.at(row), from.stride, times, channels / 2, origin.data(), a, b);
+        add_moments<at_once>(from.at(row), from.stride, times, channels / 2, a, b);
       });
   float* mean = kept.data_ptr<float>();
   float *rstd = mean + channels, *scale = rstd + channels, *shift = scale + channels;
   for (int64_t channel = 0; channel < channels; ++channel) {
     const int64_t i = place(channel, channels);
-    const double from_origin = sum[i] / rows, variance = square[i] / rows - from_origin * from_origin;
-    mean[i] = origin[i] + from_origin;
-    rstd[i] = 1 / std::sqrt((variance < 0 ? 0 : variance) + epsilon);
+    const double average = sum[i] / rows, difference = square[i] / rows - average * average;
+    const double variance = difference < 0 ? 0 : difference;
+    mean[i] = average;
+    rstd[i] = 1 / std::sqrt(variance + epsilon);
     scale[i] = weight.const_data_ptr<float>()[channel] * rstd[i];
     shift[i] = bias.const_data_ptr<float>()[channel] - mean[i] * scale[i];
-    float &average = running_mean.data_ptr<float>()[channel], &spread = running_variance.data_ptr<float>()[channel];
-    average += momentum * (mean[i] - average);
-    spread += momentum * (variance * rows / (rows - 1) - spread);
+    float &moving_mean = running_mean.data_ptr<float>()[channel], &moving = running_variance.data_ptr<float>()[channel];
+    moving_mean += momentum * (average - moving_mean);
+    moving += momentum * (variance * rows / (rows - 1) - moving);
   }
   for_each_block(rows, parts, [&](int64_t, int64_t row, int64_t count) {
     normalise(from.at(row), from.stride, count, channels / 2, scale, shift, to.at(row), to.stride);
@@ -264,7 +268,7 @@ struct Pool {
 };
 
 // From the bits of values to integers that are ordered as the values are, and back. -0 comes before 0, and NaN after or
-// before all numbers, by its sign: in a channel that has been normalised all are NaN or none.
+// before all numbers, by its sign.
 INLINE Keys ordered(Keys bits) { return bits ^ ((bits >> 15) & 0x7fff); }
 
 FOR_EACH_PROCESSOR void pool_row(const uint16_t* image, int64_t row, const Pool& pool, uint16_t* y, uint8_t* places) {

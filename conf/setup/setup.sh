@@ -153,7 +153,10 @@ find_python || fail "Python 3.11 is missing (looked for python3.11, python3 and 
 need "Java 17 or 21 (java on the PATH, or JAVA_HOME)" java_works "openjdk-17-jre-headless"
 
 wheels=$wheel_cache/python3.11-torch$(version_of torch)-$kind-$(uname -m)
-is_ready() { [ "$(cat "$venv/.galaxyspark-ready" 2>/dev/null)" = "$stamp" ]; }
+is_ready() {
+  [ "$(cat "$venv/.galaxyspark-ready" 2>/dev/null)" = "$stamp" ] &&
+    { [ "$(uname)" != Linux ] || [ -f "$root/galaxyspark_kernels/library.so" ]; }
+}
 stamp="$kind $(cat "$requirements" "$here"/requirements-gpu.txt "$here/setup.sh" "$here/horovod.cmake" "$here/horovod-cmake.sh" "$root/setup.py" "$root/galaxyspark_kernels/kernels.cpp" | cksum) $root"
 is_ready && exit 0
 

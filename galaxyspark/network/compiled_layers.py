@@ -11,15 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torchvision.models.googlenet import BasicConv2d, Inception
 
+WHY_MISSING: str | None = None
+"""Why the compiled layers cannot be used; None where they can."""
+
 try:
     import galaxyspark_kernels  # noqa: F401  (makes torch.ops.galaxyspark)
-except ImportError:
-    COMPILED = False
-else:
-    COMPILED = True
+except ImportError as error:
+    WHY_MISSING = str(error)
 
 
 def with_compiled_layers(network: nn.Module) -> nn.Module:
@@ -27,9 +29,10 @@ def with_compiled_layers(network: nn.Module) -> nn.Module:
 
     They are used in training, for bfloat16 on a processor; for all else they do what they did before.
     """
-    if COMPILED:
+    if WHY_MISSING is None:
         for module in network.modules():
-            module.__class__ = _COMPILED.get(type(module), type(module))
+            if not isinstance(module, nn.MaxPool2d) or _can_pool(module):
+                module.__class__ = _COMPILED.get(type(module), type(module))
     return network
 
 
@@ -46,7 +49,8 @@ def normalised_relu(norms: Sequence[nn.BatchNorm2d], inputs: Sequence[Tensor]) -
     """
     pairs = list(zip(norms, inputs, strict=True))
     if not all(norm.training and _fits(values) and values[:, 0].numel() > 1 for norm, values in pairs):
-        return torch.cat([functional.relu(norm(values), inplace=True) for norm, values in pairs], dim=1)
+        outputs = [functional.relu(norm(values), inplace=True) for norm, values in pairs]
+        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
     for norm in norms:
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
     weights, biases = ([getattr(norm, name) for norm in norms] for name in ("weight", "bias"))
@@ -85,7 +89,7 @@ class CompiledMaxPool(nn.MaxPool2d):
     """Max pooling that keeps where a maximum was in one byte of eight."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """As torch's, with square windows of at most 16 x 16 pixels that are not dilated, and 32 channels or more."""
+        """As torch's, of 32 channels or more and in square windows of at most 16 x 16 pixels that are not dilated."""
         if not (self.training and _fits(inputs)):
             return super().forward(inputs)
         height, width = super().forward(torch.empty_like(inputs, device="meta")).shape[2:]
@@ -98,6 +102,10 @@ _COMPILED: dict[type, type] = {
     Inception: CompiledInception,
     nn.MaxPool2d: CompiledMaxPool,
 }
+
+
+def _can_pool(pool: nn.MaxPool2d) -> bool:
+    return isinstance(pool.kernel_size, int) and pool.dilation == 1 and not pool.return_indices
 
 
 def _fits(inputs: Tensor) -> bool:
@@ -123,6 +131,7 @@ class _NormalisedRelu(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, kept = ctx.saved_tensors[: len(ctx.channels)], ctx.saved_tensors[len(ctx.channels) :]
         backward = torch.ops.galaxyspark.batch_norm_relu_backward
@@ -140,5 +149,6 @@ class _MaxPool(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return torch.ops.galaxyspark.max_pool_backward(gradient, *ctx.saved_tensors, *ctx.window, *ctx.size), None, None

@@ -53,8 +53,9 @@ class Learner:
         self.architecture = ARCHITECTURES[settings.network]
         torch.manual_seed(seed)
         # Inputs are channels-last, weights are not: as fast, and Horovod takes contiguous tensors only.
-        network = build_network(settings.network, objective.num_outputs, settings.weights)
-        self.network = with_compiled_layers(network).to(device)
+        self.network = build_network(settings.network, objective.num_outputs, settings.weights).to(device)
+        if device.type == "cpu":
+            with_compiled_layers(self.network)
         self.heads = {id(weight) for weight in heads_of(settings.network, self.network)}
         self.peak_rate = settings.learning_rate * math.sqrt(hvd.size())
         self.optimizer = self._optimizer()

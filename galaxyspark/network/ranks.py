@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from galaxyspark.errors import UserError
+from galaxyspark.network.compiled_layers import WHY_MISSING
 from galaxyspark.network.devices import device_of
 
 STOPPED = 143
@@ -42,6 +43,11 @@ def device_of_rank() -> torch.device:
     if torch.cuda.is_available() and hvd.rank() == 0:
         tqdm.write("There is a GPU here, but Horovod was compiled without: training on the processor.")
         tqdm.write("To train on the GPU: ./submit.sh setup --gpu")
+    if WHY_MISSING and hvd.rank() == 0:
+        tqdm.write(
+            f"Training with torchvision's layers, as the compiled ones, which are faster, are missing: {WHY_MISSING}"
+        )
+        tqdm.write("To compile them anew: rm -f galaxyspark_kernels/library.so && ./submit.sh setup")
     return torch.device("cpu")
 
 

@@ -9,7 +9,7 @@ usage() {
   cat <<'HELP'
 Usage: ./submit.sh COMMAND [flags]
 
-  setup       make .venv and compile Horovod; every other command does so first where it is needed. --gpu: for GPUs too
+  setup       make .venv, compile Horovod and layers; every other command does so first where needed. --gpu: for GPUs too
   demo        run everything on simulated galaxies: runs/demo
   test        lint, format, types and tests
   bench NAME  measure one thing against named alternatives: benchmarks/results/NAME.json

@@ -55,7 +55,8 @@ def what_cut_training_short(manifest: Mapping[str, Any]) -> str:
     if not manifest.get("cut_short_by"):
         return ""
     training = manifest["training"]
-    of_all = f"{training['asked_steps']:,} steps of {training['settings']['epochs']:,} epochs"
+    epochs = training["settings"]["epochs"]
+    of_all = f"{training['asked_steps']:,} steps of {epochs:,} epoch{'s' if epochs > 1 else ''}"
     return f"ended by {manifest['cut_short_by']} after {training['steps']:,} of the {of_all}"
 
 

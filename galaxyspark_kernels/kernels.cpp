@@ -79,8 +79,8 @@ Tensor room_for(const Tensor& x) { return at::empty(x.sizes(), x.options(), Memo
 // ---- Batch normalisation and ReLU: y = max(0, scale x + shift). Numbers of channels stand in arrays of all first
 // channels, then all second ones, of pairs.
 
-// Rows whose sums are in float32, in which those of 128 squares are exact where all values are about as large, as they
-// must be for the variance's digits where it is much less than the mean. The sums of blocks are in float64.
+// Rows whose sums are in float32: in it the sum of 128 squares is exact, where all values are about as large, so that
+// the variance keeps its digits where the mean is much larger. The sums of blocks are in float64.
 const int64_t kBlock = 128;
 const int64_t kTogether = 4;  // rows for which sums are read and written once
 
